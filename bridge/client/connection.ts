@@ -1,0 +1,242 @@
+import { connect as tlsConnect } from 'node:tls';
+import { WebSocket } from 'ws';
+import { asBridgeError, BridgeError, errnoCode } from '#bridge/wire/errors.js';
+import { MESSAGE_BYTES_MAX } from '#bridge/wire/limits.js';
+import { type CallOptions, Peer, type Serve } from '#bridge/wire/peer.js';
+import {
+  type Operations,
+  type Params,
+  PROTOCOL_VERSION,
+  type Result,
+  SERVER_OPERATIONS,
+  type ServerOperations,
+} from '#bridge/wire/protocol.js';
+
+/** A server on this machine answers in milliseconds, one across a bad network within seconds. */
+const HANDSHAKE_MS = 10_000;
+
+/** The server pings every 15 s; silence for three periods means that it, or the path to it, is gone. */
+const SILENCE_MS = 45_000;
+
+export interface ServerAddress {
+  readonly host: string;
+  readonly port: number;
+}
+
+export interface TlsFiles {
+  /** PEM texts, and the certificate's path for messages about it. */
+  readonly ca: string;
+  readonly cert: string;
+  readonly key: string;
+  readonly certPath: string;
+}
+
+export interface ConnectOptions {
+  readonly address: ServerAddress;
+  readonly tls: TlsFiles;
+  /** Sent in hello: program name and version. */
+  readonly software: string;
+  readonly signal?: AbortSignal;
+}
+
+/** One authenticated connection to the runtime server. It does not reconnect: `Link` does. */
+export class Connection implements Disposable {
+  readonly #ws: WebSocket;
+  readonly #peer: Peer<ServerOperations, Record<never, never>>;
+  /** Resolves with the reason when the connection has ended. */
+  readonly closed: Promise<BridgeError>;
+
+  private constructor(ws: WebSocket) {
+    this.#ws = ws;
+    this.#peer = new Peer((bytes) => ws.send(bytes), SERVER_OPERATIONS, {});
+    this.closed = attach(ws, this.#peer, SILENCE_MS);
+  }
+
+  /** @throws BridgeError `unavailable` when nobody answers, `denied` when either side refuses the other. */
+  static async open({ address, tls, software, signal }: ConnectOptions): Promise<Connection> {
+    const { host, port } = address;
+    const { certPath, ...credentials } = tls;
+    const ws = new WebSocket(`wss://${host}:${port}/`, {
+      perMessageDeflate: false,
+      skipUTF8Validation: true,
+      maxPayload: MESSAGE_BYTES_MAX,
+      handshakeTimeout: HANDSHAKE_MS,
+      createConnection: () =>
+        tlsConnect({
+          ...credentials,
+          host,
+          port,
+          servername: 'localhost',
+          minVersion: 'TLSv1.3',
+          ALPNProtocols: ['http/1.1'],
+        }).setNoDelay(true),
+    });
+    const connection = new Connection(ws);
+    try {
+      await opened(ws, signal);
+      await connection.call('hello', { protocol: PROTOCOL_VERSION, software });
+      return connection;
+    } catch (error) {
+      connection[Symbol.dispose]();
+      throw connectError(error, address, certPath);
+    }
+  }
+
+  /** Called for every push. */
+  set onPush(listener: (channel: number, topic: string, value: unknown) => void) {
+    this.#peer.onPush = listener;
+  }
+
+  async call<O extends keyof ServerOperations>(
+    op: O,
+    params: Params<ServerOperations, O>,
+    options?: CallOptions,
+  ): Promise<Result<ServerOperations, O>> {
+    return await this.#peer.call(op, params, options);
+  }
+
+  [Symbol.dispose](): void {
+    this.#peer.close(new BridgeError('unavailable', 'the connection was closed here'));
+    this.#ws.terminate();
+  }
+}
+
+/** A client of mountd's control socket: the same frames over a unix socket that only root can open. */
+export class ControlConnection<Calls extends Operations> implements Disposable {
+  readonly #ws: WebSocket;
+  readonly #peer: Peer<Calls, Record<never, never>>;
+  readonly closed: Promise<BridgeError>;
+
+  private constructor(ws: WebSocket, calls: Calls) {
+    this.#ws = ws;
+    this.#peer = new Peer((bytes) => ws.send(bytes), calls, {});
+    this.closed = attach(ws, this.#peer);
+  }
+
+  /** @throws BridgeError `unavailable` */
+  static async open<Calls extends Operations>(
+    socketPath: string,
+    calls: Calls,
+  ): Promise<ControlConnection<Calls>> {
+    const ws = new WebSocket(`ws+unix://${socketPath}:/`, {
+      perMessageDeflate: false,
+      maxPayload: MESSAGE_BYTES_MAX,
+      handshakeTimeout: HANDSHAKE_MS,
+    });
+    const connection = new ControlConnection(ws, calls);
+    try {
+      await opened(ws);
+      return connection;
+    } catch (cause) {
+      throw new BridgeError('unavailable', `mountd does not answer on ${socketPath}; start it with: cronium up`, {
+        cause,
+      });
+    }
+  }
+
+  set onPush(listener: (channel: number, topic: string, value: unknown) => void) {
+    this.#peer.onPush = listener;
+  }
+
+  async call<O extends keyof Calls & string>(
+    op: O,
+    params: Params<Calls, O>,
+    options?: CallOptions,
+  ): Promise<Result<Calls, O>> {
+    return await this.#peer.call(op, params, options);
+  }
+
+  [Symbol.dispose](): void {
+    this.#peer.close(new BridgeError('unavailable', 'the connection was closed here'));
+    this.#ws.terminate();
+  }
+}
+
+/** Serves `operations` on an accepted socket; resolves when it has ended. */
+export function servePeer<Serves extends Operations>(
+  ws: WebSocket,
+  operations: Serves,
+  serve: (peer: Peer<Record<never, never>, Serves>) => Serve<Serves>,
+): Promise<BridgeError> {
+  const handlers: Serve<Serves> = async (op, call) => await served(op, call);
+  const peer = new Peer<Record<never, never>, Serves>((bytes) => ws.send(bytes), {}, operations, handlers);
+  const served = serve(peer);
+  return attach(ws, peer);
+}
+
+/** Feeds `peer` from `ws`; resolves with the reason when the socket has closed. `silenceMs` cuts a link without pings. */
+async function attach<C extends Operations, S extends Operations>(
+  ws: WebSocket,
+  peer: Peer<C, S>,
+  silenceMs?: number,
+): Promise<BridgeError> {
+  const silence =
+    silenceMs === undefined ? undefined : setTimeout(() => ws.terminate(), silenceMs).unref();
+  ws.on('ping', () => silence?.refresh());
+  ws.on('message', (data) => {
+    silence?.refresh();
+    try {
+      peer.receive(data as Buffer); // binaryType is nodebuffer
+    } catch (error) {
+      ws.close(1002, asBridgeError(error).message.slice(0, 100));
+    }
+  });
+  let failure: Error | undefined;
+  ws.on('error', (error) => {
+    failure = error;
+  });
+  return await new Promise<BridgeError>((resolve) => {
+    ws.on('close', (code, reason) => {
+      clearTimeout(silence);
+      const why = failure?.message ?? (reason.toString() || `code ${code}`);
+      const error = new BridgeError('unavailable', `the connection was lost: ${why}`, { cause: failure });
+      peer.close(error);
+      resolve(error);
+    });
+  });
+}
+
+function opened(ws: WebSocket, signal?: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    ws.once('open', resolve);
+    ws.once('error', reject);
+    ws.once('unexpected-response', (_request, response) => {
+      let body = '';
+      response.on('data', (chunk: Buffer) => {
+        body += chunk.toString();
+      });
+      response.on('end', () => reject(new BridgeError('denied', body.trim() || `HTTP ${response.statusCode}`)));
+    });
+    signal?.addEventListener('abort', () => reject(new BridgeError('interrupted', 'interrupted')), {
+      once: true,
+    });
+  });
+}
+
+/** The TLS stack's codes as sentences with a next step. */
+function connectError(error: unknown, { host, port }: ServerAddress, certPath: string): BridgeError {
+  const server = `the server at ${host}:${port}`;
+  const texts: string[] = [];
+  for (let e = error; e instanceof Error; e = e.cause) {
+    if ('code' in e && typeof e.code === 'string') texts.push(e.code);
+    texts.push(e.message);
+  }
+  const text = texts.join(' ');
+  const because = (sentence: string) => new BridgeError('denied', sentence, { cause: error });
+  if (/ALERT_CERTIFICATE_EXPIRED|alert certificate expired/i.test(text))
+    return because(`${server} refused the certificate ${certPath}: it has expired; renew it with: cronium up`);
+  if (/CERT_HAS_EXPIRED/.test(text))
+    return because(`the certificate of ${server} has expired; renew it with: cronium down, then cronium up`);
+  if (/ALERT_CERTIFICATE_REQUIRED|alert certificate required/i.test(text))
+    return because(`${server} wants a client certificate; use one it issued`);
+  if (/ALERT_UNKNOWN_CA|alert unknown ca|ALERT_BAD_CERTIFICATE|decrypt error/i.test(text))
+    return because(`${server} does not know the issuer of ${certPath}: use a certificate of its own CA`);
+  if (/SELF_SIGNED|UNABLE_TO_(VERIFY|GET)|CERT_SIGNATURE_FAILURE|ERR_TLS_CERT/.test(text))
+    return because(`${server} shows a certificate that our CA did not issue: is it the right server?`);
+  if (error instanceof BridgeError && error.code !== 'unavailable') return error;
+  if (errnoCode(error) === 'ECONNREFUSED')
+    return new BridgeError('unavailable', `no server answers at ${host}:${port}; start it with: cronium up`, {
+      cause: error,
+    });
+  return new BridgeError('unavailable', `cannot reach ${server}: ${texts[0] ?? String(error)}`, { cause: error });
+}

@@ -1,0 +1,216 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { BridgeError } from '#bridge/wire/errors.js';
+import { parse } from '#bridge/wire/frames.js';
+import type { ExecutionId } from '#bridge/wire/names.js';
+import {
+  type Params,
+  type Result,
+  type ServerOperations,
+  type Variable,
+  type VariableChange,
+  VARIABLES_CHANGED,
+  VariablesChanged,
+} from '#bridge/wire/protocol.js';
+import type { Connection } from './connection.js';
+import { type Link, OUTAGE_BUDGET_MS } from './link.js';
+import type { Runtime, VariablesEdit } from './runtime.js';
+
+/** Renewed when this share of its life has passed, which leaves two more tries before it expires. */
+const RENEW_AT = 0.6;
+const RENEW_RETRY_MS = 10_000;
+
+/** Pause before asking a server again that answered "unavailable". */
+const SHUTDOWN_RETRY_MS = 200;
+
+/** What the owner of a channel hears. */
+export interface ChannelListener {
+  /** Changes by others, in any order: the higher version wins. */
+  changed(changes: readonly VariableChange[]): void;
+  /** The whole document after a reconnection: what is not in it was deleted meanwhile. */
+  refreshed(variables: readonly Variable[]): void;
+}
+
+/** One execution on the link: opened with its token, opened again after every reconnection, its token kept fresh. */
+export class ExecutionChannel implements Runtime, Disposable {
+  readonly #link: Link;
+  readonly #channels: Channels;
+  #token: string;
+  #expiresAt: number;
+  #opened: { connection: Connection; channel: Promise<number> } | undefined;
+  #renewal: NodeJS.Timeout | undefined;
+  readonly #listener: ChannelListener;
+  readonly executionId: ExecutionId;
+  /** The document as of the first opening. */
+  variables: readonly Variable[] = [];
+
+  private constructor(
+    link: Link,
+    channels: Channels,
+    created: Result<ServerOperations, 'execution.create'>,
+    listener: ChannelListener,
+  ) {
+    this.#link = link;
+    this.#channels = channels;
+    this.#token = created.token;
+    this.#expiresAt = created.expiresAt;
+    this.executionId = created.executionId;
+    this.#listener = listener;
+  }
+
+  /** Creates the execution on the server and opens its channel. */
+  static async create(
+    link: Link,
+    channels: Channels,
+    params: Params<ServerOperations, 'execution.create'>,
+    listener: ChannelListener,
+    signal?: AbortSignal,
+  ): Promise<ExecutionChannel> {
+    const connection = await link.connection(OUTAGE_BUDGET_MS, signal);
+    const created = await connection.call('execution.create', params, signal && { signal });
+    const channel = new ExecutionChannel(link, channels, created, listener);
+    try {
+      await channel.#channelOn(connection, (variables) => {
+        channel.variables = variables;
+      });
+      channel.#scheduleRenewal();
+      return channel;
+    } catch (error) {
+      channel[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  async commitVariables(edit: VariablesEdit): Promise<readonly VariableChange[]> {
+    const params = { set: edit.set.map(([key, text]) => [key, text] as [typeof key, string]), delete: [...edit.delete] };
+    return (await this.#call('variables.commit', params)).changes;
+  }
+
+  async setOutput(text: string): Promise<void> {
+    await this.#call('output.set', { text });
+  }
+
+  async setCondition(condition: boolean): Promise<void> {
+    await this.#call('condition.set', { condition });
+  }
+
+  async finish(end: Params<ServerOperations, 'execution.finish'>): Promise<void> {
+    await this.#call('execution.finish', end);
+  }
+
+  [Symbol.dispose](): void {
+    clearTimeout(this.#renewal);
+    this.#channels.remove(this);
+  }
+
+  /** Opens the channel on a fresh connection, so that pushes go on before the script's next call. */
+  reopen(connection: Connection): void {
+    this.#channelOn(connection, (variables) => this.#listener.refreshed(variables)).catch(() => {
+      // The next call opens it again and reports the problem to the script.
+    });
+  }
+
+  deliver(changes: readonly VariableChange[]): void {
+    this.#listener.changed(changes);
+  }
+
+  /**
+   * A call whose connection dies under it is made again on the next one: every operation here sets a state, so doing it
+   * twice is doing it once.
+   */
+  async #call<O extends 'variables.commit' | 'output.set' | 'condition.set' | 'execution.finish' | 'token.renew'>(
+    op: O,
+    params: Params<ServerOperations, O>,
+  ): Promise<Result<ServerOperations, O>> {
+    const deadline = Date.now() + OUTAGE_BUDGET_MS;
+    for (;;) {
+      const leftMs = Math.max(1, deadline - Date.now());
+      const connection = await this.#link.connection(leftMs);
+      try {
+        const channel = await this.#channelOn(connection, (variables) =>
+          this.#listener.refreshed(variables),
+        );
+        return await connection.call(op, params, { channel, deadlineMs: leftMs });
+      } catch (error) {
+        const retry = error instanceof BridgeError && error.code === 'unavailable';
+        if (!retry || Date.now() >= deadline) throw error;
+        // Either the connection is gone, or a server that is shutting down said so itself.
+        await Promise.race([connection.closed, sleep(SHUTDOWN_RETRY_MS)]);
+      }
+    }
+  }
+
+  #channelOn(connection: Connection, opened: (variables: readonly Variable[]) => void): Promise<number> {
+    if (this.#opened?.connection === connection) return this.#opened.channel;
+    const channel = connection.call('execution.open', { token: this.#token }).then((answer) => {
+      this.#channels.add(this, connection, answer.channel);
+      opened(answer.variables);
+      return answer.channel;
+    });
+    this.#opened = { connection, channel };
+    channel.catch(() => {
+      if (this.#opened?.channel === channel) this.#opened = undefined;
+    });
+    return channel;
+  }
+
+  #scheduleRenewal(delayMs = Math.max(0, (this.#expiresAt - Date.now()) * RENEW_AT)): void {
+    this.#renewal = setTimeout(() => {
+      this.#call('token.renew', {}).then(
+        ({ token, expiresAt }) => {
+          this.#token = token;
+          this.#expiresAt = expiresAt;
+          this.#scheduleRenewal();
+        },
+        () => this.#scheduleRenewal(RENEW_RETRY_MS),
+      );
+    }, delayMs).unref();
+  }
+}
+
+/** Which execution a push belongs to: channel numbers are per connection. */
+export class Channels {
+  readonly #all = new Set<ExecutionChannel>();
+  #connection: Connection | undefined;
+  #byNumber = new Map<number, ExecutionChannel>();
+  /** Pushes that overtook the answer naming their channel; few, and only until that answer is handled. */
+  #early: { channel: number; changes: readonly VariableChange[] }[] = [];
+
+  /** Routes `link`'s pushes. */
+  constructor(link: Link) {
+    link.onConnect = (connection) => {
+      this.#connection = connection;
+      this.#byNumber = new Map();
+      this.#early = [];
+      connection.onPush = (channel, topic, value) => {
+        if (topic === VARIABLES_CHANGED) this.#push(channel, parse(VariablesChanged, value, topic).changes);
+      };
+      for (const channel of this.#all) channel.reopen(connection);
+    };
+  }
+
+  add(channel: ExecutionChannel, connection: Connection, number: number): void {
+    this.#all.add(channel);
+    if (connection !== this.#connection) return;
+    this.#byNumber.set(number, channel);
+    const early = this.#early.filter((push) => push.channel === number);
+    this.#early = this.#early.filter((push) => push.channel !== number);
+    // After the caller has taken the document the answer carried.
+    queueMicrotask(() => {
+      for (const { changes } of early) channel.deliver(changes);
+    });
+  }
+
+  remove(channel: ExecutionChannel): void {
+    this.#all.delete(channel);
+    for (const [number, owner] of this.#byNumber) if (owner === channel) this.#byNumber.delete(number);
+  }
+
+  #push(number: number, changes: readonly VariableChange[]): void {
+    const channel = this.#byNumber.get(number);
+    if (channel !== undefined) channel.deliver(changes);
+    else if (this.#early.length < EARLY_MAX) this.#early.push({ channel: number, changes });
+  }
+}
+
+/** Pushes kept for channels whose number is not known yet; a longer list could only be a confused server. */
+const EARLY_MAX = 1000;

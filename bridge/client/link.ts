@@ -1,0 +1,104 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { asBridgeError, BridgeError } from '#bridge/wire/errors.js';
+import { Connection, type ConnectOptions } from './connection.js';
+
+/** First retry at once-ish, then doubling: a restarted server is found within 100 ms, a dead one costs little. */
+const RETRY_MS_MIN = 50;
+const RETRY_MS_MAX = 5_000;
+
+/** How long a call waits for a lost link before it fails: a server restart passes unseen, a dead server does not hang scripts. */
+export const OUTAGE_BUDGET_MS = 30_000;
+
+export interface LinkStatus {
+  readonly connected: boolean;
+  /** When the present state began, milliseconds since the epoch. */
+  readonly since: number;
+  /** Why there is no connection, when there is none. */
+  readonly problem?: string;
+}
+
+/** One lasting link to the server: connects again whenever the connection is lost, until disposed. */
+export class Link implements AsyncDisposable {
+  readonly #options: ConnectOptions;
+  readonly #closing = new AbortController();
+  readonly #keeper: Promise<void>;
+  #current: Connection | undefined;
+  #status: LinkStatus = { connected: false, since: Date.now(), problem: 'connecting' };
+  #waiting: ((connection: Connection) => void)[] = [];
+
+  /** Called with every new connection before anyone else may use it. */
+  onConnect: (connection: Connection) => void = () => {};
+
+  constructor(options: ConnectOptions) {
+    this.#options = options;
+    this.#keeper = this.#keep();
+  }
+
+  get status(): LinkStatus {
+    return this.#status;
+  }
+
+  /** The connection, waiting for one up to `budgetMs`. @throws BridgeError `unavailable`, `interrupted` */
+  async connection(budgetMs = OUTAGE_BUDGET_MS, signal?: AbortSignal): Promise<Connection> {
+    if (this.#current !== undefined) return this.#current;
+    return await new Promise((resolve, reject) => {
+      const finish = () => {
+        clearTimeout(timer);
+        signal?.removeEventListener('abort', interrupted);
+        this.#waiting = this.#waiting.filter((waiting) => waiting !== arrived);
+      };
+      const arrived = (connection: Connection) => {
+        finish();
+        resolve(connection);
+      };
+      const interrupted = () => {
+        finish();
+        reject(new BridgeError('interrupted', 'interrupted while the server was away'));
+      };
+      const timer = setTimeout(() => {
+        finish();
+        const problem = this.#status.problem ?? 'no connection';
+        reject(new BridgeError('unavailable', `the server was out of reach for ${budgetMs} ms: ${problem}`));
+      }, budgetMs);
+      signal?.addEventListener('abort', interrupted, { once: true });
+      this.#waiting.push(arrived);
+    });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closing.abort();
+    this.#current?.[Symbol.dispose]();
+    await this.#keeper;
+  }
+
+  async #keep(): Promise<void> {
+    const { signal } = this.#closing;
+    let retryMs = RETRY_MS_MIN;
+    while (!signal.aborted) {
+      let reason: BridgeError;
+      try {
+        const connection = await Connection.open({ ...this.#options, signal });
+        retryMs = RETRY_MS_MIN;
+        this.#arrive(connection);
+        reason = await connection.closed;
+      } catch (error) {
+        reason = asBridgeError(error);
+      }
+      this.#current = undefined;
+      this.#status = { connected: false, since: Date.now(), problem: reason.message };
+      await sleep(retryMs * (0.5 + Math.random()), undefined, { signal }).catch(() => {});
+      retryMs = Math.min(retryMs * 2, RETRY_MS_MAX);
+    }
+  }
+
+  #arrive(connection: Connection): void {
+    if (this.#closing.signal.aborted) {
+      connection[Symbol.dispose]();
+      return;
+    }
+    this.onConnect(connection);
+    this.#current = connection;
+    this.#status = { connected: true, since: Date.now() };
+    for (const arrived of [...this.#waiting]) arrived(connection);
+  }
+}

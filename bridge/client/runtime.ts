@@ -1,0 +1,18 @@
+import type { VariableKey } from '#bridge/wire/names.js';
+import type { VariableChange } from '#bridge/wire/protocol.js';
+
+export interface VariablesEdit {
+  readonly set: readonly (readonly [VariableKey, string])[];
+  readonly delete: readonly VariableKey[];
+}
+
+/**
+ * What a file system asks of the server on behalf of one execution. Each call resolves once the change is durable, or
+ * rejects with a BridgeError whose errno the script sees: `unavailable` after the outage budget, `denied`, `no_space`, …
+ */
+export interface Runtime {
+  /** The changes as committed, with their versions. */
+  commitVariables(edit: VariablesEdit): Promise<readonly VariableChange[]>;
+  setOutput(text: string): Promise<void>;
+  setCondition(condition: boolean): Promise<void>;
+}

@@ -1,0 +1,174 @@
+import { constants } from 'node:fs';
+import { EEXIST, ENOENT } from './fs-error.js';
+import type { Tree } from './tree.js';
+
+const { S_IFMT, S_IFREG, S_IFDIR, S_IFLNK } = constants;
+
+/** Who makes a call. Ids are the host's; `pid` is the host's thread id, 0 when it cannot be seen. */
+export interface Caller {
+  readonly uid: number;
+  readonly gid: number;
+  readonly pid: number;
+}
+
+/** 2020-01-01 is second 1577836800; file times are kept as the kernel passes them, seconds and nanoseconds. */
+export interface Time {
+  sec: number;
+  nsec: number;
+}
+
+/** stat(2) of one file, directory, link or special file, shared by all its names. */
+export abstract class Inode {
+  readonly id: number;
+  readonly tree: Tree;
+  /** File type and permission bits, as st_mode. */
+  mode: number;
+  uid: number;
+  gid: number;
+  nlink = 1;
+  readonly rdev: number;
+  readonly atime: Time;
+  readonly mtime: Time;
+  readonly ctime: Time;
+  /** References the kernel holds by node id; forgotten ones may be reused only by an inode that still has a name. */
+  lookups = 0;
+  /** Open handles. */
+  opens = 0;
+  xattrs: Map<string, Uint8Array> | undefined;
+
+  constructor(tree: Tree, mode: number, owner: { uid: number; gid: number }, rdev = 0) {
+    this.id = tree.inodes.nextId();
+    this.tree = tree;
+    this.mode = mode;
+    this.uid = owner.uid;
+    this.gid = owner.gid;
+    this.rdev = rdev;
+    const now = currentTime();
+    this.atime = { ...now };
+    this.mtime = { ...now };
+    this.ctime = now;
+    tree.add(this);
+  }
+
+  abstract get size(): number;
+
+  /** In units of 512 bytes. */
+  get blocks(): number {
+    return 0;
+  }
+
+  get type(): number {
+    return this.mode & S_IFMT;
+  }
+
+  get isDirectory(): boolean {
+    return this.type === S_IFDIR;
+  }
+
+  touchCtime(): void {
+    setNow(this.ctime);
+  }
+
+  touchMtime(): void {
+    setNow(this.mtime);
+    setNow(this.ctime);
+  }
+
+  /** Called when neither a name, nor a handle, nor the kernel leads here any more. */
+  dispose(): void {}
+}
+
+export class Symlink extends Inode {
+  readonly target: Uint8Array;
+
+  constructor(tree: Tree, owner: Pick<Caller, "uid" | "gid">, target: Uint8Array) {
+    super(tree, S_IFLNK | 0o777, owner);
+    this.target = target;
+  }
+
+  get size(): number {
+    return this.target.byteLength;
+  }
+}
+
+/** FIFO or unix socket: the kernel does the work, we only hold the name. */
+export class SpecialFile extends Inode {
+  get size(): number {
+    return 0;
+  }
+}
+
+/** Names are byte strings, held as Latin-1 so that every byte survives (a script may use any encoding). */
+export class Directory extends Inode {
+  readonly #entries = new Map<string, Inode>();
+  parent: Directory;
+  /** Whether the kernel may remember what names here lead to, until told otherwise. */
+  readonly cacheable: boolean = true;
+
+  constructor(tree: Tree, mode: number, owner: { uid: number; gid: number }, parent?: Directory) {
+    super(tree, S_IFDIR | mode, owner);
+    this.parent = parent ?? this;
+    this.nlink = 2;
+  }
+
+  get size(): number {
+    return 4096;
+  }
+
+  get isEmpty(): boolean {
+    return this.#entries.size === 0;
+  }
+
+  get(name: string): Inode | undefined {
+    return this.#entries.get(name);
+  }
+
+  /** Names and inodes, in the order they were made. */
+  list(): Iterable<readonly [string, Inode]> {
+    return this.#entries;
+  }
+
+  /** Refuses what may not be made here. @throws FsError */
+  assertMayAdd(_name: string, _inode?: Inode): void {}
+
+  /** Refuses what may not be removed. @throws FsError */
+  assertMayRemove(_name: string): void {}
+
+  /** Adds a name; does not count links. @throws FsError EEXIST */
+  add(name: string, inode: Inode): void {
+    if (this.#entries.has(name)) throw EEXIST;
+    this.#entries.set(name, inode);
+    this.#changed(inode, 1);
+  }
+
+  /** @throws FsError ENOENT */
+  remove(name: string): Inode {
+    const inode = this.#entries.get(name);
+    if (inode === undefined) throw ENOENT;
+    this.#entries.delete(name);
+    this.#changed(inode, -1);
+    return inode;
+  }
+
+  #changed(inode: Inode, links: number): void {
+    this.touchMtime();
+    if (!inode.isDirectory) return;
+    this.nlink += links;
+    if (inode instanceof Directory && links > 0) inode.parent = this;
+  }
+}
+
+export const isRegular = (mode: number): boolean => (mode & S_IFMT) === S_IFREG;
+
+/** Milliseconds are finer than the 4 ms clock that local file systems stamp files with. */
+export function currentTime(): Time {
+  const time = { sec: 0, nsec: 0 };
+  setNow(time);
+  return time;
+}
+
+export function setNow(time: Time): void {
+  const ms = Date.now();
+  time.sec = Math.floor(ms / 1000);
+  time.nsec = (ms % 1000) * 1_000_000;
+}

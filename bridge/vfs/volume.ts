@@ -1,0 +1,507 @@
+import { constants } from 'node:fs';
+import {
+  E2BIG,
+  EACCES,
+  EEXIST,
+  EINVAL,
+  EISDIR,
+  EMLINK,
+  ENAMETOOLONG,
+  ENODATA,
+  ENOENT,
+  ENOSPC,
+  ENOTDIR,
+  ENOTEMPTY,
+  ENXIO,
+  EOPNOTSUPP,
+  EPERM,
+  ERANGE,
+  ESTALE,
+  EXDEV,
+} from './fs-error.js';
+import {
+  type Caller,
+  Directory,
+  type Inode,
+  isRegular,
+  setNow,
+  SpecialFile,
+  Symlink,
+  type Time,
+} from './inode.js';
+import { type OpenFile, RegularFile } from './regular-file.js';
+import { InodeTable, type Quota, Tree } from './tree.js';
+import { WorkDirectory } from './work-directory.js';
+
+const { O_ACCMODE, O_TRUNC, O_APPEND, O_RDONLY, S_IFMT, S_IFIFO, S_IFSOCK, S_ISUID, S_ISGID, S_IXGRP } = {
+  ...constants,
+  // Not exported by node:fs; asm-generic/fcntl.h and linux/stat.h.
+  O_ACCMODE: 3,
+  S_ISUID: 0o4000,
+  S_ISGID: 0o2000,
+};
+
+/** NAME_MAX of linux/limits.h; the kernel lets longer names through to FUSE. */
+const NAME_BYTES_MAX = 255;
+/** Longest symbolic link target: PATH_MAX with its NUL. */
+const TARGET_BYTES_MAX = 4095;
+/** LINK_MAX as ext4 has it. */
+const LINKS_MAX = 65_000;
+/** XATTR_SIZE_MAX of linux/limits.h. */
+const XATTR_BYTES_MAX = 65_536;
+/** All attribute names and values of one inode: more than any tool writes, little enough to keep in memory. */
+const XATTRS_BYTES_MAX = 256 * 1024;
+
+/** RELEASE carries no identity. */
+const NOBODY: Caller = { uid: 0, gid: 0, pid: 0 };
+
+/** The root holds one directory per execution and nothing else. */
+const ROOT_QUOTA: Quota = { bytesMax: 0, inodesMax: 1_000_000 };
+
+/** What setattr changes; absent = keep. */
+export interface AttrChange {
+  mode?: number;
+  uid?: number;
+  gid?: number;
+  size?: number;
+  atime?: Time | 'now';
+  mtime?: Time | 'now';
+  /** The kernel asks to clear set-id bits (FATTR_KILL_SUIDGID). */
+  killSetId?: boolean;
+}
+
+/** An opened directory: names as of the last rewind, so that offsets stay valid while entries come and go. */
+export interface OpenDirectory {
+  readonly id: number;
+  readonly directory: Directory;
+  names: readonly string[];
+}
+
+/** What the kernel has cached and must be told about; calls resolve when the kernel has been told. */
+export interface KernelCache {
+  entryChanged(directory: Directory, name: string): Promise<void>;
+}
+
+export interface Usage {
+  readonly bytesMax: number;
+  readonly bytes: number;
+  readonly inodesMax: number;
+  readonly inodes: number;
+}
+
+/**
+ * The file system behind one mount: inodes, names, handles. Calls answer at once or with a promise, and fail with
+ * FsError or a host error. Permission bits are the kernel's to check (mount option default_permissions); what no bit
+ * can express is checked here.
+ */
+export class Volume {
+  readonly inodes = new InodeTable();
+  readonly root: Directory;
+  readonly #files = new Map<number, OpenFile>();
+  readonly #directories = new Map<number, OpenDirectory>();
+  #nextHandle = 1;
+  /** Set by the driver; until then there is no kernel to tell. */
+  kernel: KernelCache = { entryChanged: async () => {} };
+
+  /** `directory` holds the backing files, one sub-directory per tree. */
+  constructor(directory: string) {
+    const tree = new Tree(this.inodes, directory, ROOT_QUOTA);
+    this.root = new Directory(tree, 0o711, { uid: 0, gid: 0 });
+  }
+
+  /** @throws FsError ESTALE when there is no such inode any more */
+  inode(id: number): Inode {
+    const inode = this.inodes.get(id);
+    if (inode === undefined) throw ESTALE;
+    return inode;
+  }
+
+  directory(id: number): Directory {
+    const inode = this.inode(id);
+    if (!(inode instanceof Directory)) throw ENOTDIR;
+    return inode;
+  }
+
+  lookup(parent: Directory, name: string): Inode | undefined {
+    checkName(name);
+    if (name === '.') return parent;
+    if (name === '..') return parent.parent;
+    return parent.get(name);
+  }
+
+  /** The kernel drops `count` of its references. */
+  forget(id: number, count: number): void {
+    const inode = this.inodes.get(id);
+    if (inode === undefined) return;
+    inode.lookups = Math.max(0, inode.lookups - count);
+    this.#collect(inode);
+  }
+
+  setattr(inode: Inode, change: AttrChange, handle?: OpenFile): void {
+    if (change.size !== undefined) {
+      if (!(inode instanceof RegularFile)) throw inode.isDirectory ? EISDIR : EINVAL;
+      inode.truncate(change.size);
+      handle?.draft?.truncated(change.size);
+    }
+    if (change.mode !== undefined) inode.mode = inode.type | (change.mode & 0o7777);
+    if (change.uid !== undefined) inode.uid = change.uid;
+    if (change.gid !== undefined) inode.gid = change.gid;
+    if (change.killSetId === true) this.clearSetId(inode);
+    setTime(inode.atime, change.atime);
+    setTime(inode.mtime, change.mtime);
+    inode.touchCtime();
+  }
+
+  readlink(inode: Inode): Uint8Array {
+    if (!(inode instanceof Symlink)) throw EINVAL;
+    return inode.target;
+  }
+
+  mkdir(parent: Directory, name: string, mode: number, caller: Caller): Inode {
+    this.#checkNew(parent, name);
+    const setgid = parent.mode & S_ISGID;
+    const owner = ownerIn(parent, caller);
+    return this.#add(parent, name, new Directory(parent.tree, (mode & 0o7777) | setgid, owner, parent));
+  }
+
+  mknod(parent: Directory, name: string, mode: number, rdev: number, caller: Caller): Inode {
+    const type = mode & S_IFMT;
+    if (type === 0 || isRegular(mode)) return this.#create(parent, name, mode, caller);
+    if (type !== S_IFIFO && type !== S_IFSOCK) throw EPERM; // a device node would reach the host's devices
+    this.#checkNew(parent, name);
+    return this.#add(parent, name, new SpecialFile(parent.tree, mode, ownerIn(parent, caller), rdev));
+  }
+
+  symlink(parent: Directory, name: string, target: Uint8Array, caller: Caller): Inode {
+    if (target.byteLength > TARGET_BYTES_MAX) throw ENAMETOOLONG;
+    this.#checkNew(parent, name);
+    return this.#add(parent, name, new Symlink(parent.tree, ownerIn(parent, caller), Uint8Array.from(target)));
+  }
+
+  /** A promise when the new name is one whose content must be committed first. */
+  link(inode: Inode, parent: Directory, name: string, caller: Caller): Promise<void> | undefined {
+    if (inode.isDirectory) throw EPERM;
+    if (inode.tree !== parent.tree) throw EXDEV;
+    if (inode.nlink >= LINKS_MAX) throw EMLINK;
+    this.#checkNew(parent, name, inode);
+    inode.nlink++;
+    inode.touchCtime();
+    parent.add(name, inode);
+    return this.#settled(parent, name, caller);
+  }
+
+  unlink(parent: Directory, name: string): void {
+    checkName(name);
+    parent.assertMayRemove(name);
+    const inode = parent.get(name);
+    if (inode === undefined) throw ENOENT;
+    if (inode.isDirectory) throw EISDIR;
+    parent.remove(name);
+    this.#unlinked(inode);
+    this.#tellAlias(parent, name);
+  }
+
+  rmdir(parent: Directory, name: string): void {
+    if (name === '.') throw EINVAL;
+    checkName(name);
+    parent.assertMayRemove(name);
+    const inode = parent.get(name);
+    if (inode === undefined) throw ENOENT;
+    if (!(inode instanceof Directory)) throw ENOTDIR;
+    if (!inode.isEmpty) throw ENOTEMPTY;
+    parent.remove(name);
+    inode.nlink = 1;
+    this.#unlinked(inode);
+  }
+
+  /** rename(2) and renameat2(2). A promise when the new name is one whose content must be committed first. */
+  rename(
+    from: Directory,
+    name: string,
+    to: Directory,
+    newName: string,
+    flags: number,
+    caller: Caller,
+  ): Promise<void> | undefined {
+    checkName(name);
+    checkName(newName);
+    const noReplace = (flags & RENAME_NOREPLACE) !== 0;
+    const exchange = (flags & RENAME_EXCHANGE) !== 0;
+    if ((flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE)) !== 0 || (noReplace && exchange)) throw EINVAL;
+    const inode = from.get(name);
+    if (inode === undefined) throw ENOENT;
+    if (from.tree !== to.tree) throw EXDEV;
+    const target = to.get(newName);
+    if (inode instanceof Directory && isWithin(to, inode)) throw EINVAL;
+    if (exchange) {
+      if (target === undefined) throw ENOENT;
+      if (target instanceof Directory && isWithin(from, target)) throw EINVAL;
+    } else if (target !== undefined) {
+      if (noReplace) throw EEXIST;
+      if (target === inode) return undefined; // rename(2): two names of one file, nothing happens
+      if (target instanceof Directory) {
+        if (!inode.isDirectory) throw EISDIR;
+        if (!target.isEmpty) throw ENOTEMPTY;
+      } else if (inode.isDirectory) throw ENOTDIR;
+    }
+    from.assertMayRemove(name);
+    to.assertMayAdd(newName, inode);
+    if (exchange && target !== undefined) {
+      to.assertMayRemove(newName);
+      from.assertMayAdd(name, target);
+    }
+
+    from.remove(name);
+    if (target !== undefined) to.remove(newName);
+    to.add(newName, inode);
+    inode.touchCtime();
+    if (target !== undefined) {
+      if (exchange) {
+        from.add(name, target);
+        target.touchCtime();
+      } else {
+        if (target.isDirectory) target.nlink = 1;
+        this.#unlinked(target);
+      }
+    }
+    this.#tellAlias(from, name);
+    const back = exchange ? this.#settled(from, name, caller) : undefined;
+    const there = this.#settled(to, newName, caller);
+    return back === undefined ? there : Promise.all([back, there]).then(() => {});
+  }
+
+  create(parent: Directory, name: string, mode: number, flags: number, caller: Caller): [Inode, OpenFile] {
+    const file = this.#create(parent, name, mode, caller);
+    return [file, this.open(file, flags, caller)];
+  }
+
+  open(inode: Inode, flags: number, caller: Caller): OpenFile {
+    if (!(inode instanceof RegularFile)) throw inode.isDirectory ? EISDIR : ENXIO;
+    if ((flags & O_TRUNC) !== 0 && inode.size > 0) inode.truncate(0);
+    const draft = inode.document?.opened(inode, flags, caller);
+    const handle = { id: this.#nextHandle++, file: inode, flags, draft };
+    inode.opens++;
+    this.#files.set(handle.id, handle);
+    return handle;
+  }
+
+  /** A handle by its number; undefined for one of a life before this process. */
+  handle(id: number): OpenFile | undefined {
+    return this.#files.get(id);
+  }
+
+  /** Returns the count written; with O_APPEND the kernel's offset is the end it knows, and it knows all our writes. */
+  write(file: RegularFile, handle: OpenFile | undefined, data: Uint8Array, offset: number): number {
+    const at = handle !== undefined && (handle.flags & O_APPEND) !== 0 ? Math.max(offset, file.size) : offset;
+    const written = file.write(data, at);
+    handle?.draft?.wrote(data.subarray(0, written), at);
+    return written;
+  }
+
+  flush(file: RegularFile, handle: OpenFile | undefined, caller: Caller): Promise<void> | undefined {
+    return handle?.draft && file.document?.commit(file, handle.draft, caller);
+  }
+
+  async fsync(file: RegularFile, handle: OpenFile | undefined, caller: Caller): Promise<void> {
+    await file.sync();
+    await this.flush(file, handle, caller);
+  }
+
+  release(id: number): void {
+    const handle = this.#files.get(id);
+    if (handle === undefined) return;
+    this.#files.delete(id);
+    const { file, draft } = handle;
+    // Pages of a shared mapping are written after the last close(2); nobody is left to hear of a failure.
+    if (draft?.dirty === true) file.document?.commit(file, draft, NOBODY)?.catch(() => {});
+    if (--file.opens === 0) file.released();
+    this.#collect(file);
+  }
+
+  opendir(directory: Directory): OpenDirectory {
+    const handle = { id: this.#nextHandle++, directory, names: [] };
+    directory.opens++;
+    this.#directories.set(handle.id, handle);
+    return handle;
+  }
+
+  /**
+   * Entries from `offset` (0 = from the start, with a fresh look) until `emit` returns false. An entry's `next` is the
+   * offset after it. "." and ".." come first.
+   */
+  readdir(
+    directory: Directory,
+    handleId: number,
+    offset: number,
+    emit: (name: string, inode: Inode, next: number) => boolean,
+  ): void {
+    const handle = this.#directories.get(handleId);
+    if (handle !== undefined && offset === 0) handle.names = [...directory.list()].map(([name]) => name);
+    const names = handle?.names ?? [...directory.list()].map(([name]) => name);
+    if (offset <= 0 && !emit('.', directory, 1)) return;
+    if (offset <= 1 && !emit('..', directory.parent, 2)) return;
+    for (let i = Math.max(0, offset - 2); i < names.length; i++) {
+      const name = names[i];
+      const inode = name === undefined ? undefined : directory.get(name);
+      if (name !== undefined && inode !== undefined && !emit(name, inode, i + 3)) return;
+    }
+  }
+
+  releasedir(id: number): void {
+    const handle = this.#directories.get(id);
+    if (handle === undefined) return;
+    this.#directories.delete(id);
+    handle.directory.opens--;
+    this.#collect(handle.directory);
+  }
+
+  statfs(inode: Inode): Usage {
+    const { tree } = inode;
+    return {
+      bytesMax: tree.quota.bytesMax,
+      bytes: tree.bytes,
+      inodesMax: tree.quota.inodesMax,
+      inodes: tree.inodeCount,
+    };
+  }
+
+  getxattr(inode: Inode, name: string): Uint8Array {
+    const value = inode.xattrs?.get(name);
+    if (value === undefined) throw ENODATA;
+    return value;
+  }
+
+  setxattr(inode: Inode, name: string, value: Uint8Array, flags: number): void {
+    if (!name.startsWith('user.')) throw EOPNOTSUPP;
+    if (name.length > NAME_BYTES_MAX) throw ERANGE;
+    if (value.byteLength > XATTR_BYTES_MAX) throw E2BIG;
+    const xattrs = inode.xattrs ?? new Map<string, Uint8Array>();
+    if ((flags & XATTR_CREATE) !== 0 && xattrs.has(name)) throw EEXIST;
+    if ((flags & XATTR_REPLACE) !== 0 && !xattrs.has(name)) throw ENODATA;
+    let bytes = name.length + value.byteLength;
+    for (const [key, old] of xattrs) if (key !== name) bytes += key.length + old.byteLength;
+    if (bytes > XATTRS_BYTES_MAX) throw ENOSPC;
+    xattrs.set(name, Uint8Array.from(value));
+    inode.xattrs = xattrs;
+    inode.touchCtime();
+  }
+
+  listxattr(inode: Inode): string[] {
+    return [...(inode.xattrs?.keys() ?? [])];
+  }
+
+  removexattr(inode: Inode, name: string): void {
+    if (inode.xattrs?.delete(name) !== true) throw ENODATA;
+    inode.touchCtime();
+  }
+
+  /** chown, write and truncate by someone else than the owner: S_ISUID goes, and S_ISGID where it means set-group-id. */
+  clearSetId(inode: Inode): void {
+    if (inode.isDirectory) return;
+    inode.mode &= ~S_ISUID;
+    if ((inode.mode & S_IXGRP) !== 0) inode.mode &= ~S_ISGID;
+  }
+
+  /** Puts another inode under a name without telling its document: the same file in a newer version. */
+  async supersede(directory: Directory, name: string, file: RegularFile): Promise<void> {
+    const old = directory.get(name);
+    if (directory instanceof WorkDirectory) directory.supersede(name, file);
+    if (old !== undefined) this.#unlinked(old);
+    await this.kernel.entryChanged(directory, name);
+  }
+
+  /** Forgets a tree that nobody uses any more: its container is gone. */
+  async removeTree(directory: Directory, name: string): Promise<void> {
+    this.root.remove(name);
+    for (const [id, { file }] of this.#files) if (file.tree === directory.tree) this.#files.delete(id);
+    for (const [id, opened] of this.#directories)
+      if (opened.directory.tree === directory.tree) this.#directories.delete(id);
+    await this.kernel.entryChanged(this.root, name);
+    await directory.tree.dispose();
+  }
+
+  #checkNew(parent: Directory, name: string, inode?: Inode): void {
+    checkName(name);
+    if (parent === this.root) throw EACCES;
+    if (parent.nlink === 0) throw ENOENT; // removed, but still somebody's working directory
+    if (name === '.' || name === '..' || parent.get(name) !== undefined) throw EEXIST;
+    parent.assertMayAdd(name, inode);
+  }
+
+  #create(parent: Directory, name: string, mode: number, caller: Caller): RegularFile {
+    this.#checkNew(parent, name);
+    const file = new RegularFile(parent.tree, mode, ownerIn(parent, caller));
+    this.#add(parent, name, file);
+    return file;
+  }
+
+  #add<T extends Inode>(parent: Directory, name: string, inode: T): T {
+    parent.add(name, inode);
+    this.#tellAlias(parent, name);
+    return inode;
+  }
+
+  #unlinked(inode: Inode): void {
+    inode.nlink--;
+    inode.touchCtime();
+    this.#collect(inode);
+  }
+
+  /** Frees an inode that no name, handle or kernel reference leads to. */
+  #collect(inode: Inode): void {
+    const linked = inode.isDirectory ? inode.nlink > 1 : inode.nlink > 0;
+    if (linked || inode.opens > 0 || inode.lookups > 0) return;
+    inode.tree.delete(inode);
+  }
+
+  /** After a name has changed: the commit its document asks for, and the other directory that shows the same name. */
+  #settled(parent: Directory, name: string, caller: Caller): Promise<void> | undefined {
+    this.#tellAlias(parent, name);
+    const inode = parent.get(name);
+    return inode instanceof RegularFile ? inode.document?.commit(inode, undefined, caller) : undefined;
+  }
+
+  /** A name changed through `/cronium/` is cached by the kernel under `work/` too. */
+  #tellAlias(parent: Directory, name: string): void {
+    const other = parent.cacheable ? undefined : aliasOf(parent);
+    if (other !== undefined) void this.kernel.entryChanged(other, name);
+  }
+}
+
+/** linux/fs.h and linux/xattr.h */
+const RENAME_NOREPLACE = 1;
+const RENAME_EXCHANGE = 2;
+const XATTR_CREATE = 1;
+const XATTR_REPLACE = 2;
+
+export const isReadOnlyOpen = (flags: number): boolean => (flags & O_ACCMODE) === O_RDONLY;
+
+function aliasOf(directory: Directory): Directory | undefined {
+  const work = directory.get('work');
+  return work instanceof WorkDirectory ? work : undefined;
+}
+
+function checkName(name: string): void {
+  if (name.length > NAME_BYTES_MAX) throw ENAMETOOLONG;
+  if (name === '' || name.includes('/') || name.includes('\0')) throw EINVAL;
+}
+
+/** Group from a set-group-id directory, otherwise the caller's: inode_init_owner of the kernel. */
+function ownerIn(parent: Directory, { uid, gid }: Caller): { uid: number; gid: number } {
+  return { uid, gid: (parent.mode & S_ISGID) === 0 ? gid : parent.gid };
+}
+
+function isWithin(directory: Directory, ancestor: Directory): boolean {
+  for (let at = directory; ; at = at.parent) {
+    if (at === ancestor) return true;
+    if (at.parent === at) return false;
+  }
+}
+
+function setTime(time: Time, to: Time | 'now' | undefined): void {
+  if (to === 'now') setNow(time);
+  else if (to !== undefined) {
+    time.sec = to.sec;
+    time.nsec = to.nsec;
+  }
+}

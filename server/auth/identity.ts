@@ -1,0 +1,38 @@
+import type { X509Certificate } from 'node:crypto';
+import { createHash } from 'node:crypto';
+import { BridgeError } from '#bridge/wire/errors.js';
+
+export type Role = 'host' | 'operator';
+
+/** Who is at the other end of a connection, by its client certificate. */
+export interface Identity {
+  readonly role: Role;
+  /** Common name: the host's or operator's. */
+  readonly name: string;
+  /** RFC 8705 `x5t#S256`: base64url SHA-256 of the DER certificate. Tokens are bound to it. */
+  readonly thumbprint: string;
+}
+
+export const thumbprintOf = (der: Uint8Array): string =>
+  createHash('sha256').update(der).digest('base64url');
+
+/**
+ * The role stands in OU, the name in CN; the TLS layer has checked the chain and the dates.
+ * A resumed TLS session keeps the certificate of the first handshake, so dates are checked here again.
+ * @throws BridgeError `denied`
+ */
+export function identityOf(certificate: X509Certificate, now = Date.now()): Identity {
+  const name = subjectPart(certificate.subject, 'CN');
+  const role = subjectPart(certificate.subject, 'OU');
+  if (now > Date.parse(certificate.validTo) || now < Date.parse(certificate.validFrom))
+    throw new BridgeError('denied', `the certificate of ${name} is not valid at this time`);
+  if (name === undefined || (role !== 'host' && role !== 'operator'))
+    throw new BridgeError('denied', 'the certificate names neither a host nor an operator');
+  return { role, name, thumbprint: thumbprintOf(certificate.raw) };
+}
+
+/** Node prints a subject as one `KEY=value` a line. */
+function subjectPart(subject: string, key: string): string | undefined {
+  const line = subject.split('\n').find((part) => part.startsWith(`${key}=`));
+  return line?.slice(key.length + 1);
+}

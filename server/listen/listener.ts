@@ -1,0 +1,170 @@
+import { X509Certificate } from 'node:crypto';
+import { createServer, type Server } from 'node:https';
+import type { AddressInfo } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { TLSSocket } from 'node:tls';
+import type { Logger } from 'pino';
+import { WebSocket, WebSocketServer } from 'ws';
+import { asBridgeError, BridgeError, errnoCode } from '#bridge/wire/errors.js';
+import { MESSAGE_BYTES_MAX } from '#bridge/wire/limits.js';
+import { type Identity, identityOf } from '#server/auth/identity.js';
+
+/** A peer that answers no ping within two periods is gone: a laptop lid, a cut cable, a stopped process. */
+const PING_EVERY_MS = 15_000;
+
+/** Bytes one connection may have unsent before it counts as a slow consumer and is cut off; it will reconnect and catch up. */
+const UNSENT_BYTES_MAX = 64 * 1024 * 1024;
+
+/** How long calls in flight get to end at shutdown. */
+const DRAIN_MS = 3_000;
+
+export interface Connection {
+  receive(bytes: Uint8Array): void;
+  close(reason: BridgeError): void;
+}
+
+export interface ListenOptions {
+  readonly host: string;
+  /** 0 = any free port. */
+  readonly port: number;
+  /** PEM texts. */
+  readonly tls: { readonly ca: string; readonly cert: string; readonly key: string };
+  readonly log: Logger;
+  readonly connect: (identity: Identity, send: (bytes: Uint8Array) => void) => Connection;
+}
+
+/** TLS 1.3 with a certificate from our CA on both sides, then WebSocket; each connection is handed to `connect`. */
+export class Listener implements AsyncDisposable {
+  readonly #http: Server;
+  readonly #sockets: WebSocketServer;
+  readonly #log: Logger;
+  readonly #connect: ListenOptions['connect'];
+  readonly #open = new Map<WebSocket, Connection>();
+  readonly #pinger: NodeJS.Timeout;
+  readonly #alive = new WeakSet<WebSocket>();
+
+  private constructor({ tls, log, connect }: ListenOptions) {
+    this.#log = log;
+    this.#connect = connect;
+    this.#http = createServer({
+      ...tls,
+      minVersion: 'TLSv1.3',
+      requestCert: true,
+      rejectUnauthorized: true,
+      // A resumed session skips the certificate check; identityOf looks at the dates again, and this bounds the rest.
+      sessionTimeout: 60,
+    });
+    this.#sockets = new WebSocketServer({
+      noServer: true,
+      perMessageDeflate: false,
+      clientTracking: false,
+      skipUTF8Validation: true,
+      maxPayload: MESSAGE_BYTES_MAX,
+    });
+    this.#http.on('upgrade', (request, socket, head) => {
+      try {
+        const identity = peerIdentity(socket);
+        this.#sockets.handleUpgrade(request, socket, head, (ws) => this.#accept(ws, identity));
+      } catch (error) {
+        this.#refuse(socket, error);
+      }
+    });
+    this.#http.on('request', (_request, response) => {
+      response.writeHead(426, { 'content-type': 'text/plain' }).end('this is a WebSocket server\n');
+    });
+    this.#http.on('tlsClientError', (error) => {
+      log.info({ code: 'code' in error ? error.code : undefined }, 'TLS handshake refused');
+    });
+    this.#pinger = setInterval(() => this.#ping(), PING_EVERY_MS);
+  }
+
+  /** @throws BridgeError `unavailable` when the address cannot be listened on. */
+  static async open(options: ListenOptions): Promise<Listener> {
+    const listener = new Listener(options);
+    const { host, port } = options;
+    await new Promise<void>((resolve, reject) => {
+      listener.#http.once('error', (cause) => {
+        clearInterval(listener.#pinger);
+        const why = errnoCode(cause) === 'EADDRINUSE' ? 'the port is taken; choose another with --listen' : cause.message;
+        reject(new BridgeError('unavailable', `cannot listen on ${host}:${port}: ${why}`, { cause }));
+      });
+      listener.#http.listen(port, host, resolve);
+    });
+    return listener;
+  }
+
+  get port(): number {
+    return (this.#http.address() as AddressInfo).port;
+  }
+
+  get connections(): number {
+    return this.#open.size;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    clearInterval(this.#pinger);
+    const closed = new Promise<void>((resolve) => this.#http.close(() => resolve()));
+    for (const ws of this.#open.keys()) ws.close(1001, 'the server is shutting down');
+    const cut = setTimeout(() => {
+      for (const ws of this.#open.keys()) ws.terminate();
+      this.#http.closeAllConnections();
+    }, DRAIN_MS);
+    await closed;
+    clearTimeout(cut);
+  }
+
+  #accept(ws: WebSocket, identity: Identity): void {
+    const log = this.#log.child({ role: identity.role, peer: identity.name });
+    const connection = this.#connect(identity, (bytes) => {
+      if (ws.readyState !== WebSocket.OPEN) return;
+      if (ws.bufferedAmount > UNSENT_BYTES_MAX) {
+        log.warn({ bytes: ws.bufferedAmount }, 'slow consumer cut off');
+        ws.terminate();
+        return;
+      }
+      ws.send(bytes);
+    });
+    this.#open.set(ws, connection);
+    this.#alive.add(ws);
+    ws.on('pong', () => this.#alive.add(ws));
+    ws.on('message', (data) => {
+      try {
+        connection.receive(data as Buffer); // binaryType is nodebuffer
+      } catch (error) {
+        const { message } = asBridgeError(error);
+        log.warn({ reason: message }, 'connection closed: bad message');
+        ws.close(1002, message.slice(0, 100));
+      }
+    });
+    ws.on('error', (error) => log.info({ reason: error.message }, 'connection error'));
+    ws.on('close', () => {
+      this.#open.delete(ws);
+      connection.close(new BridgeError('unavailable', 'the connection was closed'));
+      log.info('disconnected');
+    });
+    log.info('connected');
+  }
+
+  #refuse(socket: Duplex, error: unknown): void {
+    const { message } = asBridgeError(error);
+    this.#log.info({ reason: message }, 'connection refused');
+    const body = `${message}\n`;
+    socket.end(
+      `HTTP/1.1 401 Unauthorized\r\nConnection: close\r\nContent-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
+    );
+  }
+
+  #ping(): void {
+    for (const ws of this.#open.keys()) {
+      if (!this.#alive.delete(ws)) ws.terminate();
+      else ws.ping();
+    }
+  }
+}
+
+function peerIdentity(socket: Duplex): Identity {
+  const certificate = socket instanceof TLSSocket ? socket.getPeerX509Certificate() : undefined;
+  if (!(certificate instanceof X509Certificate))
+    throw new BridgeError('denied', 'no client certificate');
+  return identityOf(certificate);
+}

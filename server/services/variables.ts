@@ -1,0 +1,109 @@
+import { BridgeError } from '#bridge/wire/errors.js';
+import { type Namespace, namespaceText, type VariableKey } from '#bridge/wire/names.js';
+import type { Variable, VariableChange } from '#bridge/wire/protocol.js';
+import type { Entry, Key, Op, Store } from '#server/store/store.js';
+import { packRecord, unpackRecord } from './record.js';
+
+/** `text` null = deleted: the tombstone lets watchers and late-comers see a deletion in version order. */
+type VariableRecord = {
+  readonly key: VariableKey;
+  readonly text: string | null;
+  /** Place in the rendered document: grows with every newly created variable. */
+  readonly order: number;
+  readonly updatedAt: number;
+  /** The execution or operator that wrote it; its own channel is not told about it again. */
+  readonly by: string;
+};
+
+export interface Edit {
+  readonly set: readonly (readonly [VariableKey, string])[];
+  readonly delete: readonly VariableKey[];
+}
+
+export interface Edited {
+  readonly version: number;
+  readonly changes: VariableChange[];
+}
+
+/** Variables of users and organisations. Values are JSON source text and never interpreted here. */
+export class Variables {
+  readonly #store: Store;
+  readonly #now: () => number;
+  #lastOrder = 0;
+
+  constructor(store: Store, now: () => number = Date.now) {
+    this.#store = store;
+    this.#now = now;
+  }
+
+  /** In document order. */
+  async list(namespace: Namespace): Promise<Variable[]> {
+    const variables: Variable[] = [];
+    for await (const entry of this.#store.list(['var', namespaceText(namespace)])) {
+      const change = changeOf(entry);
+      if (change.text !== null) variables.push({ ...change, text: change.text });
+    }
+    return variables.sort((a, b) => a.order - b.order || (a.key < b.key ? -1 : 1));
+  }
+
+  /** @throws BridgeError `not_found` */
+  async get(namespace: Namespace, key: VariableKey): Promise<Variable> {
+    const entry = await this.#store.get(keyOf(namespace, key));
+    const change = entry && changeOf(entry);
+    if (change === undefined || change.text === null)
+      throw new BridgeError(
+        'not_found',
+        `no variable ${JSON.stringify(key)} for ${namespaceText(namespace)}; see: cronium var list`,
+      );
+    return { ...change, text: change.text };
+  }
+
+  /** All of `edit` in one durable commit; per key the last commit wins. Deleting what is not there changes nothing. */
+  async edit(namespace: Namespace, edit: Edit, by: string): Promise<Edited> {
+    const wanted = new Map<VariableKey, string | null>();
+    for (const [key, text] of edit.set) wanted.set(key, text);
+    for (const key of edit.delete) wanted.set(key, null);
+    const updatedAt = this.#now();
+    const records = await Promise.all(
+      [...wanted].map(async ([key, text]): Promise<VariableRecord | undefined> => {
+        const entry = await this.#store.get(keyOf(namespace, key));
+        const before = entry && unpackRecord<VariableRecord>(entry.value);
+        const existed = before !== undefined && before.text !== null;
+        if (text === null && !existed) return undefined;
+        return { key, text, order: existed ? before.order : this.#nextOrder(), updatedAt, by };
+      }),
+    );
+    const written = records.filter((record) => record !== undefined);
+    if (written.length === 0) return { version: this.#store.version, changes: [] };
+    const ops = written.map((record): Op => ({ put: keyOf(namespace, record.key), value: packRecord(record) }));
+    const committed = await this.#store.commit({ ops });
+    if (!committed.ok) throw new BridgeError('internal', 'a commit without checks had a conflict');
+    const { version } = committed;
+    return {
+      version,
+      changes: written.map(({ key, text, order }) => ({ key, text, order, updatedAt, version })),
+    };
+  }
+
+  /** `listener` hears every change, with who made it, in commit order. Returns the stop. */
+  watch(namespace: Namespace, listener: (changes: VariableChange[], by: string) => void): () => void {
+    return this.#store.watch(['var', namespaceText(namespace)], ({ entries }) => {
+      const first = entries[0];
+      if (first === undefined) return;
+      listener(entries.map(changeOf), unpackRecord<VariableRecord>(first.value).by);
+    });
+  }
+
+  /** Later calls give larger numbers, across restarts too: milliseconds, with room for 1024 in each. */
+  #nextOrder(): number {
+    this.#lastOrder = Math.max(this.#lastOrder + 1, this.#now() * 1024);
+    return this.#lastOrder;
+  }
+}
+
+const keyOf = (namespace: Namespace, key: VariableKey): Key => ['var', namespaceText(namespace), key];
+
+function changeOf({ value, version }: Entry): VariableChange {
+  const { key, text, order, updatedAt } = unpackRecord<VariableRecord>(value);
+  return { key, text, order, updatedAt, version };
+}

@@ -1,0 +1,211 @@
+import type { Logger } from 'pino';
+import { asBridgeError, BridgeError } from '#bridge/wire/errors.js';
+import { type Call, Peer, type Serve } from '#bridge/wire/peer.js';
+import {
+  type Params,
+  PROTOCOL_VERSION,
+  type Result,
+  SERVER_OPERATIONS,
+  type ServerOperations,
+  VARIABLES_CHANGED,
+} from '#bridge/wire/protocol.js';
+import type { Identity } from '#server/auth/identity.js';
+import { type Grant, SCOPES, type Scope, type Tokens } from '#server/auth/tokens.js';
+import type { Executions } from '#server/services/executions.js';
+import type { Variables } from '#server/services/variables.js';
+
+/** Executions one connection may have open: far above what one host can run, far below what would hurt. */
+const CHANNELS_MAX = 10_000;
+
+export interface Services {
+  readonly tokens: Tokens;
+  readonly variables: Variables;
+  readonly executions: Executions;
+  readonly status: () => Result<ServerOperations, 'server.status'>;
+}
+
+/** One verified token on this connection: later calls name its number, so no call verifies anything again. */
+interface Channel {
+  readonly id: number;
+  grant: Grant;
+  readonly close: () => void;
+}
+
+type Handler<O extends keyof ServerOperations> = (
+  call: Call<Params<ServerOperations, O>>,
+) => Promise<Result<ServerOperations, O>>;
+
+/** One connection of one host or operator: authorises every call, then hands it to a service. */
+export class Session {
+  readonly #identity: Identity;
+  readonly #services: Services;
+  readonly #log: Logger;
+  readonly #peer: Peer<Record<never, never>, ServerOperations>;
+  readonly #channels = new Map<number, Channel>();
+  #nextChannel = 1;
+  #greeted = false;
+
+  constructor(identity: Identity, services: Services, log: Logger, send: (bytes: Uint8Array) => void) {
+    this.#identity = identity;
+    this.#services = services;
+    this.#log = log.child({ role: identity.role, peer: identity.name });
+    this.#peer = new Peer(send, {}, SERVER_OPERATIONS, this.#serve);
+  }
+
+  get channels(): number {
+    return this.#channels.size;
+  }
+
+  /** @throws BridgeError when the bytes are no frame; close the connection then. */
+  receive(bytes: Uint8Array): void {
+    this.#peer.receive(bytes);
+  }
+
+  close(reason: BridgeError): void {
+    this.#peer.close(reason);
+    for (const channel of this.#channels.values()) channel.close();
+    this.#channels.clear();
+  }
+
+  readonly #serve: Serve<ServerOperations> = async (op, call) => {
+    const started = performance.now();
+    const { executionId: execution } = this.#channels.get(call.channel)?.grant ?? {};
+    const context = execution === undefined ? { op } : { op, execution };
+    try {
+      this.#authorise(op, call.channel);
+      const handler = this.#handlers[op] as Handler<typeof op>;
+      const result = await handler(call);
+      this.#log.debug({ ...context, ms: performance.now() - started }, 'call done');
+      return result;
+    } catch (cause) {
+      const error = asBridgeError(cause);
+      if (error.code === 'internal') this.#log.error({ ...context, err: cause }, 'call failed');
+      else this.#log.info({ ...context, code: error.code }, 'call refused');
+      throw error;
+    }
+  };
+
+  #authorise(op: keyof ServerOperations, channel: number): void {
+    const { caller } = SERVER_OPERATIONS[op];
+    const { role, name } = this.#identity;
+    if (!this.#greeted && op !== 'hello') throw new BridgeError('denied', `say hello before ${op}`);
+    const needed = caller === 'channel' ? 'host' : caller;
+    if (needed !== 'any' && needed !== role)
+      throw new BridgeError('denied', `${op} is for a ${needed} certificate; ${name} is a ${role}`);
+    if (caller === 'channel') this.#channel(channel);
+  }
+
+  /** @throws BridgeError `denied` for a channel of nobody, `token_expired` when it was not renewed in time. */
+  #channel(id: number, scope?: Scope): Channel {
+    const channel = this.#channels.get(id);
+    if (channel === undefined) throw new BridgeError('denied', `channel ${id} is not open here`);
+    const { grant } = channel;
+    if (Date.now() > grant.expiresAt)
+      throw new BridgeError('token_expired', `the token of execution ${grant.executionId} has expired`);
+    if (scope !== undefined && !grant.scopes.includes(scope))
+      throw new BridgeError('denied', `execution ${grant.executionId} has no scope "${scope}"`);
+    return channel;
+  }
+
+  /** Checked against the table: a missing or mistyped operation does not compile. */
+  readonly #handlers: { readonly [O in keyof ServerOperations]: Handler<O> } = {
+    hello: async ({ params }) => {
+      if (params.protocol !== PROTOCOL_VERSION)
+        throw new BridgeError(
+          'invalid',
+          `this server speaks protocol ${PROTOCOL_VERSION}, the peer ${params.protocol}: update the older one`,
+        );
+      this.#greeted = true;
+      const { software } = this.#services.status();
+      return {
+        protocol: PROTOCOL_VERSION,
+        software,
+        role: this.#identity.role,
+        name: this.#identity.name,
+      };
+    },
+
+    'server.status': async () => this.#services.status(),
+
+    'execution.create': async ({ params }) => {
+      const { executions, tokens } = this.#services;
+      const executionId = await executions.create(params, this.#identity.name);
+      const grant = { executionId, namespace: params.variablesOf, scopes: SCOPES };
+      const minted = await tokens.mint(grant, this.#identity.thumbprint);
+      this.#log.info({ execution: executionId, event: params.event.id }, 'execution created');
+      return { executionId, ...minted };
+    },
+
+    'execution.open': async ({ params }) => {
+      const { tokens, executions, variables } = this.#services;
+      const grant = await tokens.verify(params.token, this.#identity.thumbprint);
+      await executions.assertRunning(grant.executionId);
+      if (this.#channels.size >= CHANNELS_MAX)
+        throw new BridgeError('rate_limited', `${CHANNELS_MAX} executions are open on this connection`);
+      const id = this.#nextChannel++;
+      // Watching starts before the list is read: a change in between arrives twice, which versions make harmless.
+      const unwatch = variables.watch(grant.namespace, (changes, by) => {
+        if (by !== grant.executionId) this.#peer.push(id, VARIABLES_CHANGED, { changes });
+      });
+      this.#channels.set(id, { id, grant, close: unwatch });
+      try {
+        return {
+          executionId: grant.executionId,
+          channel: id,
+          expiresAt: grant.expiresAt,
+          variables: await variables.list(grant.namespace),
+        };
+      } catch (error) {
+        unwatch();
+        this.#channels.delete(id);
+        throw error;
+      }
+    },
+
+    'token.renew': async ({ channel: id }) => {
+      const channel = this.#channel(id);
+      const minted = await this.#services.tokens.mint(channel.grant, this.#identity.thumbprint);
+      channel.grant = { ...channel.grant, expiresAt: minted.expiresAt };
+      return minted;
+    },
+
+    'variables.commit': async ({ params, channel }) => {
+      const { grant } = this.#channel(channel, 'variables');
+      return await this.#services.variables.edit(grant.namespace, params, grant.executionId);
+    },
+
+    'output.set': async ({ params, channel }) => {
+      const { grant } = this.#channel(channel, 'output');
+      await this.#services.executions.setOutput(grant.executionId, params.text);
+      return {};
+    },
+
+    'condition.set': async ({ params, channel }) => {
+      const { grant } = this.#channel(channel, 'condition');
+      await this.#services.executions.setCondition(grant.executionId, params.condition);
+      return {};
+    },
+
+    'execution.finish': async ({ params, channel: id }) => {
+      const channel = this.#channel(id);
+      const { executionId } = channel.grant;
+      await this.#services.executions.finish(executionId, params);
+      channel.close();
+      this.#channels.delete(id);
+      this.#log.info({ execution: executionId, status: params.status }, 'execution finished');
+      return {};
+    },
+
+    'execution.get': async ({ params }) => await this.#services.executions.get(params.executionId),
+
+    'variable.get': async ({ params }) =>
+      await this.#services.variables.get(params.namespace, params.key),
+
+    'variable.list': async ({ params }) => ({
+      variables: await this.#services.variables.list(params.namespace),
+    }),
+
+    'variable.edit': async ({ params }) =>
+      await this.#services.variables.edit(params.namespace, params, `operator:${this.#identity.name}`),
+  };
+}

@@ -1,0 +1,70 @@
+import type { Key } from './store.js';
+
+/**
+ * Keys as bytes that sort like the tuples: each part is a tag and a self-delimiting body (the tuple layer of
+ * FoundationDB does the same). String: 02, UTF-8 with 00 escaped as 00 FF, then 00. Number: 15, 8 bytes big-endian.
+ */
+const STRING = 0x02;
+const NUMBER = 0x15;
+
+export function encodeKey(key: readonly (string | number)[]): Buffer {
+  const parts: Buffer[] = [];
+  for (const part of key) {
+    if (typeof part === 'number') {
+      const bytes = Buffer.alloc(9);
+      bytes[0] = NUMBER;
+      bytes.writeBigUInt64BE(BigInt(part), 1);
+      parts.push(bytes);
+    } else {
+      const utf8 = Buffer.from(part);
+      const body = utf8.includes(0) ? escapeNul(utf8) : utf8;
+      parts.push(Buffer.from([STRING]), body, Buffer.from([0]));
+    }
+  }
+  return Buffer.concat(parts);
+}
+
+/** @throws RangeError when the bytes are not what encodeKey makes */
+export function decodeKey(bytes: Uint8Array): Key {
+  const parts: (string | number)[] = [];
+  const view = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  for (let at = 0; at < view.length; ) {
+    const tag = view[at++];
+    if (tag === NUMBER) {
+      parts.push(Number(view.readBigUInt64BE(at)));
+      at += 8;
+    } else if (tag === STRING) {
+      const body: number[] = [];
+      for (; ; at++) {
+        const byte = view[at];
+        if (byte === undefined) throw new RangeError('a key ends inside a string');
+        if (byte !== 0) body.push(byte);
+        else if (view[at + 1] === 0xff) {
+          body.push(0);
+          at++;
+        } else break;
+      }
+      at++;
+      parts.push(Buffer.from(body).toString());
+    } else throw new RangeError(`a key part has the unknown tag ${tag}`);
+  }
+  const [family, ...rest] = parts;
+  if (typeof family !== 'string') throw new RangeError('a key does not start with its family');
+  return [family, ...rest];
+}
+
+/** First byte string after every key that starts with `prefix`: no part's tag is FF. */
+export const afterPrefix = (prefix: Uint8Array): Buffer =>
+  Buffer.concat([prefix, Buffer.from([0xff])]);
+
+function escapeNul(bytes: Buffer): Buffer {
+  const out: number[] = [];
+  for (const byte of bytes) {
+    out.push(byte);
+    if (byte === 0) out.push(0xff);
+  }
+  return Buffer.from(out);
+}
+
+export const startsWith = (key: Key, prefix: Key): boolean =>
+  prefix.length <= key.length && prefix.every((part, i) => key[i] === part);
