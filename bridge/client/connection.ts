@@ -2,7 +2,7 @@ import { connect as tlsConnect } from 'node:tls';
 import { WebSocket } from 'ws';
 import { asBridgeError, BridgeError, errnoCode } from '#bridge/wire/errors.js';
 import { MESSAGE_BYTES_MAX } from '#bridge/wire/limits.js';
-import { type CallOptions, Peer, type Serve } from '#bridge/wire/peer.js';
+import { type CallOptions, type Handlers, Peer, type Serve, serveTable } from '#bridge/wire/peer.js';
 import {
   type Operations,
   type Params,
@@ -156,11 +156,11 @@ export class ControlConnection<Calls extends Operations> implements Disposable {
 export function servePeer<Serves extends Operations>(
   ws: WebSocket,
   operations: Serves,
-  serve: (peer: Peer<Record<never, never>, Serves>) => Serve<Serves>,
+  handlers: (peer: Peer<Record<never, never>, Serves>) => Handlers<Serves>,
 ): Promise<BridgeError> {
-  const handlers: Serve<Serves> = async (op, call) => await served(op, call);
-  const peer = new Peer<Record<never, never>, Serves>((bytes) => ws.send(bytes), {}, operations, handlers);
-  const served = serve(peer);
+  const serve: Serve = async (op, call) => await served(op, call);
+  const peer = new Peer<Record<never, never>, Serves>((bytes) => ws.send(bytes), {}, operations, serve);
+  const served = serveTable(handlers(peer));
   return attach(ws, peer);
 }
 

@@ -15,6 +15,7 @@ export class DocumentDraft implements Draft {
   readonly #startVersion: number;
   #changes = 0;
   #committedChanges = 0;
+  isOpen = true;
 
   constructor(file: RegularFile, writable: boolean) {
     this.#file = file;
@@ -60,6 +61,10 @@ export class DocumentDraft implements Draft {
     this.#reserve(size);
     if (size < this.#ownSize) this.#own.fill(0, size, this.#ownSize);
     this.#ownSize = size;
+  }
+
+  closed(): void {
+    this.isOpen = false;
   }
 
   /** Marks what was written so far as committed; the returned function takes that back after a failure. */

@@ -155,6 +155,8 @@ export interface Draft {
   readonly dirty: boolean;
   wrote(data: Uint8Array, offset: number): void;
   truncated(size: number): void;
+  /** The last descriptor of the handle is gone. */
+  closed(): void;
 }
 
 /** The meaning of a legacy name. The file system tells it what happens to the file that stands there. */

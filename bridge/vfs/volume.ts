@@ -314,6 +314,7 @@ export class Volume {
     const { file, draft } = handle;
     // Pages of a shared mapping are written after the last close(2); nobody is left to hear of a failure.
     if (draft?.dirty === true) file.document?.commit(file, draft, NOBODY)?.catch(() => {});
+    draft?.closed();
     if (--file.opens === 0) file.released();
     this.#collect(file);
   }

@@ -17,10 +17,18 @@ export interface Call<P> {
   readonly signal: AbortSignal;
 }
 
-export type Serve<T extends Operations> = <O extends keyof T & string>(
-  op: O,
-  call: Call<Params<T, O>>,
-) => Promise<Result<T, O>>;
+/** One function per operation of a table: a missing or mistyped one does not compile. */
+export type Handlers<T extends Operations> = {
+  readonly [O in keyof T]: (call: Call<Params<T, O>>) => Promise<Result<T, O>>;
+};
+
+/** What a peer does with a call whose operation exists and whose parameters were checked. */
+export type Serve = (op: string, call: Call<unknown>) => Promise<unknown>;
+
+export const serveTable =
+  <T extends Operations>(handlers: Handlers<T>): Serve =>
+  async (op, call) =>
+    await (handlers[op] as (call: Call<unknown>) => Promise<unknown>)(call);
 
 type Waiting = { settle: (frame: Frame | BridgeError) => void };
 
@@ -32,7 +40,7 @@ export class Peer<Calls extends Operations, Serves extends Operations> {
   readonly #send: (bytes: Uint8Array) => void;
   readonly #calls: Calls;
   readonly #serves: Serves;
-  readonly #serve: Serve<Serves> | undefined;
+  readonly #serve: Serve | undefined;
   readonly #waiting = new Map<number, Waiting>();
   readonly #closing = new AbortController();
   #serving = 0;
@@ -45,7 +53,7 @@ export class Peer<Calls extends Operations, Serves extends Operations> {
     send: (bytes: Uint8Array) => void,
     calls: Calls,
     serves: Serves,
-    serve?: Serve<Serves>,
+    serve?: Serve,
   ) {
     this.#send = send;
     this.#calls = calls;
@@ -136,7 +144,7 @@ export class Peer<Calls extends Operations, Serves extends Operations> {
         throw new BridgeError('invalid', `unknown operation ${JSON.stringify(op)}`);
       if (this.#serving > PENDING_CALLS_MAX)
         throw new BridgeError('rate_limited', 'too many calls at once; try again');
-      const params = parse(operation.params, rawParams, op) as Params<Serves, typeof op>;
+      const params = parse(operation.params, rawParams, op);
       const signal = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(deadlineMs)]);
       answer = [1, id, await this.#serve(op, { params, channel, signal })];
     } catch (error) {

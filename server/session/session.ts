@@ -1,8 +1,7 @@
 import type { Logger } from 'pino';
 import { asBridgeError, BridgeError } from '#bridge/wire/errors.js';
-import { type Call, Peer, type Serve } from '#bridge/wire/peer.js';
+import { type Handlers, Peer, type Serve, serveTable } from '#bridge/wire/peer.js';
 import {
-  type Params,
   PROTOCOL_VERSION,
   type Result,
   SERVER_OPERATIONS,
@@ -30,10 +29,6 @@ interface Channel {
   grant: Grant;
   readonly close: () => void;
 }
-
-type Handler<O extends keyof ServerOperations> = (
-  call: Call<Params<ServerOperations, O>>,
-) => Promise<Result<ServerOperations, O>>;
 
 /** One connection of one host or operator: authorises every call, then hands it to a service. */
 export class Session {
@@ -67,14 +62,13 @@ export class Session {
     this.#channels.clear();
   }
 
-  readonly #serve: Serve<ServerOperations> = async (op, call) => {
+  readonly #serve: Serve = async (op, call) => {
     const started = performance.now();
     const { executionId: execution } = this.#channels.get(call.channel)?.grant ?? {};
     const context = execution === undefined ? { op } : { op, execution };
     try {
-      this.#authorise(op, call.channel);
-      const handler = this.#handlers[op] as Handler<typeof op>;
-      const result = await handler(call);
+      this.#authorise(op as keyof ServerOperations, call.channel);
+      const result = await this.#handle(op, call);
       this.#log.debug({ ...context, ms: performance.now() - started }, 'call done');
       return result;
     } catch (cause) {
@@ -107,8 +101,7 @@ export class Session {
     return channel;
   }
 
-  /** Checked against the table: a missing or mistyped operation does not compile. */
-  readonly #handlers: { readonly [O in keyof ServerOperations]: Handler<O> } = {
+  readonly #handlers: Handlers<ServerOperations> = {
     hello: async ({ params }) => {
       if (params.protocol !== PROTOCOL_VERSION)
         throw new BridgeError(
@@ -208,4 +201,6 @@ export class Session {
     'variable.edit': async ({ params }) =>
       await this.#services.variables.edit(params.namespace, params, `operator:${this.#identity.name}`),
   };
+
+  readonly #handle = serveTable(this.#handlers);
 }

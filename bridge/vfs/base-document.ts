@@ -1,0 +1,98 @@
+import { constants } from 'node:fs';
+import { checkJson, decodeText } from '#bridge/wire/json-source.js';
+import { DocumentDraft } from './draft.js';
+import type { Caller } from './inode.js';
+import type { Document, Draft, RegularFile } from './regular-file.js';
+
+const { O_RDONLY, O_WRONLY, O_TRUNC } = constants;
+const O_ACCMODE = 3; // asm-generic/fcntl.h
+
+/** RELEASE and the end of the run carry no identity. */
+export const NOBODY: Caller = { uid: 0, gid: 0, pid: 0 };
+
+/** Common to the documents that are stored: which content counts, and what is under way. */
+export abstract class BaseDocument implements Document {
+  readonly #underWay = new Set<Promise<void>>();
+  /** Of writable handles. */
+  readonly #drafts = new Set<DocumentDraft>();
+
+  opened(file: RegularFile, flags: number, caller: Caller): Draft {
+    const access = flags & O_ACCMODE;
+    const draft = new DocumentDraft(file, access !== O_RDONLY);
+    this.noticed(file, draft, access !== O_WRONLY && (flags & O_TRUNC) === 0, caller);
+    if (access !== O_RDONLY) this.#drafts.add(draft);
+    return draft;
+  }
+
+  commit(file: RegularFile, draft: Draft | undefined, caller: Caller): Promise<void> | undefined {
+    if (draft !== undefined && !(draft instanceof DocumentDraft)) return undefined;
+    const dirty = draft === undefined ? file.contentVersion !== file.committedVersion : draft.dirty;
+    if (!dirty) return undefined;
+    const content = this.#candidate(file, draft);
+    const version = file.contentVersion;
+    const takeBack = draft?.committing();
+    let storing: Promise<void> | undefined;
+    try {
+      storing = this.store(file, content, draft, caller);
+    } catch (error) {
+      takeBack?.();
+      throw error;
+    }
+    const settle = () => {
+      if (draft === undefined || draft.isAlone || !this.hasDirtyDrafts) file.committedVersion = version;
+    };
+    if (storing === undefined) {
+      // Not a document (yet): a script may write it in several steps, so only the end of the run may complain.
+      takeBack?.();
+      return undefined;
+    }
+    const done = storing.then(settle, (error: unknown) => {
+      takeBack?.();
+      throw error;
+    });
+    this.#underWay.add(done);
+    const forget = () => {
+      this.#underWay.delete(done);
+    };
+    done.then(forget, forget);
+    return done;
+  }
+
+  /** Whether some open handle holds writes that were not committed: the file is not to be replaced under it. */
+  get hasDirtyDrafts(): boolean {
+    for (const draft of this.#drafts) {
+      if (!draft.isOpen) this.#drafts.delete(draft);
+      else if (draft.dirty) return true;
+    }
+    return false;
+  }
+
+  /** A handle was opened; `reads` when its process sees the content. */
+  protected noticed(_file: RegularFile, _draft: DocumentDraft, _reads: boolean, _caller: Caller): void {}
+
+  /** Stores `content`. Undefined = it is no valid document, nothing is stored. @throws what close(2) shall report */
+  protected abstract store(
+    file: RegularFile,
+    content: Uint8Array,
+    draft: DocumentDraft | undefined,
+    caller: Caller,
+  ): Promise<void> | undefined;
+
+  protected async settled(): Promise<void> {
+    await Promise.allSettled(this.#underWay);
+  }
+
+  /** The shared content, unless another handle wrote in between and this one's own writes make a document. */
+  #candidate(file: RegularFile, draft: DocumentDraft | undefined): Uint8Array {
+    if (draft !== undefined && !draft.isAlone && draft.own !== undefined) {
+      try {
+        checkJson(decodeText(draft.own));
+        return draft.own;
+      } catch {
+        // Not a document of its own: somebody else completes it.
+      }
+    }
+    return file.readAll();
+  }
+}
+

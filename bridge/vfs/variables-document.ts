@@ -1,0 +1,295 @@
+import type { Runtime } from '#bridge/client/runtime.js';
+import { asBridgeError, BridgeError } from '#bridge/wire/errors.js';
+import {
+  decodeText,
+  JsonSyntaxError,
+  type Members,
+  renderMembers,
+  scanMembers,
+} from '#bridge/wire/json-source.js';
+import { UPDATED, VariableKey } from '#bridge/wire/names.js';
+import type { Variable, VariableChange } from '#bridge/wire/protocol.js';
+import { BaseDocument, NOBODY } from './base-document.js';
+import type { Outcome, Policy } from './documents.js';
+import type { DocumentDraft } from './draft.js';
+import type { Caller } from './inode.js';
+import { processFamily } from './process-family.js';
+import { RegularFile } from './regular-file.js';
+import { diffMembers, type MemberEdit, showSame } from './variables-merge.js';
+import type { Volume } from './volume.js';
+import type { ExecutionDirectory } from './work-directory.js';
+
+/** variables.json: what a script changed since it read is merged with what others committed meanwhile. */
+export class VariablesDocument extends BaseDocument {
+  readonly #volume: Volume;
+  readonly #root: ExecutionDirectory;
+  readonly #runtime: Runtime;
+  readonly #policy: Policy;
+  readonly #warn: (text: string) => void;
+  /** What the server holds, as far as we were told; deleted ones stay with text null and their version. */
+  readonly #known = new Map<string, VariableChange>();
+  /** on-success: what the script committed so far. */
+  readonly #pending = new Map<string, string | null>();
+  /** What a process read last, by process id, for it and its ancestors; 0 = the execution. */
+  readonly #read = new Map<number, Members>();
+  readonly #bases = new WeakMap<DocumentDraft, Members>();
+  /** Members of a file's committed content. */
+  readonly #contents = new WeakMap<RegularFile, Members>();
+  readonly #set = new Map<string, string>();
+  readonly #deleted = new Set<string>();
+  /** The helpers' time stamp: visible inside the run, never stored. */
+  #updated: string | undefined;
+  #lastOrder = 0;
+
+  constructor(
+    volume: Volume,
+    root: ExecutionDirectory,
+    runtime: Runtime,
+    policy: Policy,
+    variables: readonly Variable[],
+    warn: (text: string) => void,
+  ) {
+    super();
+    this.#volume = volume;
+    this.#root = root;
+    this.#runtime = runtime;
+    this.#policy = policy;
+    this.#warn = warn;
+    for (const variable of variables) this.#learn(variable);
+    this.#read.set(EXECUTION, this.#view());
+  }
+
+  get outcome(): Outcome['variables'] {
+    return { set: [...this.#set], deleted: [...this.#deleted] };
+  }
+
+  changed(changes: readonly VariableChange[]): void {
+    let news = false;
+    for (const change of changes) news = this.#learn(change) || news;
+    if (news) this.#refreshFile();
+  }
+
+  refreshed(variables: readonly Variable[]): void {
+    const present = new Set(variables.map(({ key }) => key as string));
+    let news = false;
+    for (const variable of variables) news = this.#learn(variable) || news;
+    for (const [key, known] of this.#known) {
+      if (present.has(key) || known.text === null) continue;
+      this.#known.set(key, { ...known, text: null });
+      news = true;
+    }
+    if (news) this.#refreshFile();
+  }
+
+  /** Puts a fresh rendering at the name, as a new inode: whoever has the old one open keeps reading that, untorn. */
+  render(): void {
+    const { work, tree } = this.#root;
+    const old = work.get('variables.json');
+    const file = new RegularFile(tree, old === undefined ? 0o644 : old.mode & 0o777, old ?? work);
+    const members = this.#view();
+    if (this.#updated !== undefined) members.set(UPDATED, this.#updated);
+    file.fill(Buffer.from(renderMembers(members)));
+    this.#contents.set(file, members);
+    void this.#volume.supersede(work, 'variables.json', file);
+  }
+
+  async finish(file: RegularFile | undefined, success: boolean): Promise<void> {
+    await this.settled();
+    if (file !== undefined) await this.#finalCommit(file);
+    if (this.#policy.commit === 'live') return;
+    if (!success || this.#pending.size === 0) {
+      this.#set.clear();
+      this.#deleted.clear();
+      return;
+    }
+    const set: [VariableKey, string][] = [];
+    const deleted: VariableKey[] = [];
+    for (const [key, text] of this.#pending) {
+      if (text === null) deleted.push(VariableKey.parse(key));
+      else set.push([VariableKey.parse(key), text]);
+    }
+    try {
+      await this.#runtime.commitVariables({ set, delete: deleted });
+    } catch (error) {
+      this.#set.clear();
+      this.#deleted.clear();
+      this.#failed(asBridgeError(error).message);
+    }
+  }
+
+  protected override noticed(file: RegularFile, draft: DocumentDraft, reads: boolean, caller: Caller): void {
+    const family = processFamily(caller.pid);
+    if (reads) {
+      const members = this.#contentOf(file);
+      this.#remember(family, members);
+      this.#bases.set(draft, members);
+    } else this.#bases.set(draft, this.#baseOf(family));
+  }
+
+  protected override store(
+    file: RegularFile,
+    content: Uint8Array,
+    draft: DocumentDraft | undefined,
+    caller: Caller,
+  ): Promise<void> | undefined {
+    const written = this.#parse(content);
+    if (written === undefined) return undefined;
+    const family = processFamily(caller.pid);
+    const base = (draft && this.#bases.get(draft)) ?? this.#baseOf(family);
+    const edit = diffMembers(base, written, !this.#policy.exact);
+    const checked = checkKeys(edit);
+    return this.#commit(checked).then(
+      () => {
+        this.#updated = written.get(UPDATED) ?? this.#updated;
+        if (draft !== undefined) this.#bases.set(draft, written);
+        this.#remember(family, written);
+        this.#contents.set(file, written);
+        const mixed = draft?.isAlone === false;
+        if (!this.hasDirtyDrafts && (mixed || !showSame(written, this.#view()))) this.#replace(file);
+      },
+      (error: unknown) => {
+        this.#failed(asBridgeError(error).message);
+        throw error;
+      },
+    );
+  }
+
+  async #commit(edit: CheckedEdit): Promise<void> {
+    if (edit.set.length === 0 && edit.delete.length === 0) return;
+    if (this.#policy.commit === 'live') {
+      for (const change of await this.#runtime.commitVariables(edit)) this.#learn(change);
+    } else {
+      for (const [key, text] of edit.set) this.#pending.set(key, text);
+      for (const key of edit.delete) this.#pending.set(key, null);
+    }
+    for (const [key, text] of edit.set) {
+      this.#set.set(key, text);
+      this.#deleted.delete(key);
+    }
+    for (const key of edit.delete) {
+      this.#set.delete(key);
+      this.#deleted.add(key);
+    }
+  }
+
+  /** What the name leads to at the end, if no close committed it. */
+  async #finalCommit(file: RegularFile): Promise<void> {
+    if (file.contentVersion === file.committedVersion) return;
+    const content = file.readAll();
+    const text = decodeText(content);
+    try {
+      const members = scanMembers(text);
+      if (this.#parse(content) === undefined)
+        this.#failed(members === undefined ? 'variables.json is not a JSON object' : 'every value must be a string');
+      else await this.commit(file, undefined, NOBODY);
+    } catch (error) {
+      if (error instanceof JsonSyntaxError) this.#failed(error.message);
+      // Any other failure has warned when it happened.
+    }
+  }
+
+  /** The members of a valid document; undefined for everything that is not one. */
+  #parse(content: Uint8Array): Members | undefined {
+    if (content.byteLength === 0) return undefined;
+    try {
+      const text = decodeText(content);
+      const members = scanMembers(text);
+      if (!this.#policy.exact) return members;
+      if (members === undefined) return /^\s*\[\s*\]\s*$/.test(text) ? new Map<string, string>() : undefined;
+      return [...members.values()].every((value) => value.startsWith('"')) ? members : undefined;
+    } catch {
+      return undefined;
+    }
+  }
+
+  #contentOf(file: RegularFile): Members {
+    const known = this.#contents.get(file);
+    if (known !== undefined && file.contentVersion === file.committedVersion) return known;
+    // Read in the middle of someone's write: what is not there cannot be missed, so nothing is deleted because of it.
+    return this.#parse(file.readAll()) ?? new Map();
+  }
+
+  #baseOf(family: readonly number[]): Members {
+    for (const pid of family) {
+      const members = this.#read.get(pid);
+      if (members !== undefined) return members;
+    }
+    return this.#read.get(EXECUTION) ?? new Map();
+  }
+
+  #remember(family: readonly number[], members: Members): void {
+    this.#read.set(EXECUTION, members);
+    for (const pid of family) this.#read.set(pid, members);
+    // Processes end without telling us; the oldest entries are theirs.
+    for (const pid of this.#read.keys()) {
+      if (this.#read.size <= READERS_MAX) break;
+      if (pid !== EXECUTION) this.#read.delete(pid);
+    }
+  }
+
+  /** Takes over a change unless a newer one is known. Returns whether it said something new. */
+  #learn(change: VariableChange): boolean {
+    const known = this.#known.get(change.key);
+    if (known !== undefined && known.version >= change.version) return false;
+    this.#known.set(change.key, change);
+    this.#lastOrder = Math.max(this.#lastOrder, change.order);
+    return known?.text !== change.text;
+  }
+
+  /** The document as this execution sees it, in stored order. */
+  #view(): Members {
+    const members: Members = new Map();
+    const known = [...this.#known.values()].sort((a, b) => a.order - b.order || (a.key < b.key ? -1 : 1));
+    for (const { key, text } of known) {
+      const own = this.#pending.get(key);
+      const value = own === undefined ? text : own;
+      if (value !== null) members.set(key, value);
+    }
+    for (const [key, text] of this.#pending) if (text !== null) members.set(key, text);
+    return members;
+  }
+
+  /** Others changed something: shows it, unless the script's own text stands there and waits for its commit. */
+  #refreshFile(): void {
+    const current = this.#root.work.get('variables.json');
+    if (!(current instanceof RegularFile) || current.document !== this) return;
+    if (this.hasDirtyDrafts || current.contentVersion !== current.committedVersion) return;
+    const shown = this.#contents.get(current);
+    if (shown === undefined || !showSame(shown, this.#view())) this.render();
+  }
+
+  /** `file` was committed, but its text is no longer the whole truth. */
+  #replace(file: RegularFile): void {
+    const current = this.#root.work.get('variables.json');
+    if (current === file || (current instanceof RegularFile && current.document === this)) this.render();
+  }
+
+  #failed(why: string): void {
+    this.#warn(`Warning: Failed to persist variable changes: ${why}`);
+  }
+}
+
+/** Key of the execution as a whole among process ids. */
+const EXECUTION = 0;
+/** Processes whose last read is remembered; a script with more at once falls back to its ancestors' reads. */
+const READERS_MAX = 4096;
+
+interface CheckedEdit {
+  readonly set: readonly (readonly [VariableKey, string])[];
+  readonly delete: readonly VariableKey[];
+}
+
+/** @throws BridgeError `invalid` naming the first key that cannot be stored */
+function checkKeys(edit: MemberEdit): CheckedEdit {
+  const check = (key: string): VariableKey => {
+    const result = VariableKey.safeParse(key);
+    if (result.success) return result.data;
+    const shown = JSON.stringify(key.slice(0, 64));
+    throw new BridgeError('invalid', `variable ${shown}: ${result.error.issues[0]?.message ?? 'not a key'}`);
+  };
+  return {
+    set: [...edit.set].map(([key, text]) => [check(key), text] as const),
+    delete: [...edit.delete].map(check),
+  };
+}
+

@@ -1,0 +1,51 @@
+import { isRewriteOf, type Members } from '#bridge/wire/json-source.js';
+import { UPDATED } from '#bridge/wire/names.js';
+
+/** Top-level members to set, with their source text, and keys to delete. */
+export interface MemberEdit {
+  readonly set: Map<string, string>;
+  readonly delete: Set<string>;
+}
+
+/**
+ * What a script changed between what it read (`base`) and what it wrote (`written`). A member that a JSON library merely
+ * read and wrote again counts as untouched, so its stored text survives. Omission is deletion, relative to the base only.
+ */
+export function diffMembers(base: Members, written: Members, guard: boolean): MemberEdit {
+  const edit: MemberEdit = { set: new Map(), delete: new Set() };
+  for (const [key, text] of written) {
+    if (key === UPDATED) continue;
+    const before = base.get(key);
+    if (before === undefined || !isRewriteOf(before, text)) edit.set.set(key, text);
+  }
+  if (guard && isUpsertOfOneKey(base, written)) return edit;
+  for (const key of base.keys())
+    if (key !== UPDATED && !written.has(key)) edit.delete.add(key);
+  return edit;
+}
+
+/** `date -Iseconds`, which only the bash helper writes: JavaScript has milliseconds and Z, Python no zone. */
+const BASH_STAMP = /^"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[-+]\d\d:\d\d"$/;
+
+/**
+ * The bash helper without jq rewrites the whole document with the one key it sets (a string, always) and a new time
+ * stamp. Read literally that deletes everything else; meant is one key.
+ */
+function isUpsertOfOneKey(base: Members, written: Members): boolean {
+  const stamp = written.get(UPDATED);
+  if (written.size !== 2 || stamp === undefined) return false;
+  const value = [...written].find(([key]) => key !== UPDATED)?.[1];
+  return value?.startsWith('"') === true && BASH_STAMP.test(stamp) && stamp !== base.get(UPDATED);
+}
+
+/** Whether two documents show the same members, time stamps aside. */
+export function showSame(a: Members, b: Members): boolean {
+  let count = 0;
+  for (const [key, text] of a) {
+    if (key === UPDATED) continue;
+    const other = b.get(key);
+    if (other === undefined || !isRewriteOf(other, text)) return false;
+    count++;
+  }
+  return count === b.size - (b.has(UPDATED) ? 1 : 0);
+}

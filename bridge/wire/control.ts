@@ -1,0 +1,89 @@
+import { z } from 'zod';
+import { ExecutionId, JsonText, OwnerId } from './names.js';
+import { EventDocument, type Operations, Status } from './protocol.js';
+
+/** What the operator's command asks of the mountd on its machine, over a unix socket only root can open. */
+
+export const RUNTIMES = ['bash', 'python', 'node'] as const;
+export const Runtime = z.enum(RUNTIMES);
+export type RuntimeName = z.infer<typeof Runtime>;
+
+const Bytes = z.custom<Uint8Array>((value) => value instanceof Uint8Array, 'expected bytes');
+
+/** Names the container sets itself, or that would reach into the launch. */
+const RESERVED_ENV = /^(PATH|HOME|LANG|TZ|TMPDIR|BASH_ENV|PYTHONPATH|NODE_OPTIONS|LD_.*)$/;
+
+export const RunRequest = z.strictObject({
+  script: z.strictObject({ name: z.string().max(4096), data: Bytes }),
+  runtime: Runtime,
+  image: z.string().max(512).optional(),
+  input: JsonText,
+  event: EventDocument.partial(),
+  user: OwnerId,
+  org: OwnerId.optional(),
+  /** Whose variables stand in variables.json. */
+  variablesOf: z.enum(['user', 'org']),
+  env: z.record(
+    z
+      .string()
+      .regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'use letters, digits and "_" for an environment variable')
+      .refine((name) => !RESERVED_ENV.test(name), 'this variable is set by the bridge'),
+    z.string().max(65_536),
+  ),
+  timeoutMs: z.int().min(1),
+  memoryBytes: z.int().min(6 * 1024 * 1024, 'Docker needs at least 6m of memory'),
+  cpus: z.number().min(0.01).max(1024),
+  commit: z.enum(['live', 'on-success']),
+  exact: z.boolean(),
+});
+export type RunRequest = z.infer<typeof RunRequest>;
+
+/** Everything about a finished run but its logs, which are pushed while it goes on. */
+export const RunResult = z.strictObject({
+  executionId: ExecutionId,
+  status: Status,
+  exitCode: z.int().nullable(),
+  signal: z.string().nullable(),
+  /** JSON source texts. */
+  output: z.string().nullable(),
+  condition: z.boolean().nullable(),
+  variables: z.strictObject({
+    set: z.array(z.tuple([z.string(), z.string()])),
+    deleted: z.array(z.string()),
+  }),
+  warnings: z.array(z.string()),
+  startedAt: z.int(),
+  finishedAt: z.int(),
+});
+export type RunResult = z.infer<typeof RunResult>;
+
+export const MountdStatus = z.strictObject({
+  software: z.string(),
+  pid: z.int(),
+  startedAt: z.int(),
+  mount: z.string(),
+  link: z.strictObject({
+    connected: z.boolean(),
+    since: z.int(),
+    problem: z.string().optional(),
+  }),
+  executions: z.array(
+    z.strictObject({ executionId: ExecutionId, runtime: Runtime, startedAt: z.int(), script: z.string() }),
+  ),
+});
+export type MountdStatus = z.infer<typeof MountdStatus>;
+
+export const CONTROL_OPERATIONS = {
+  /** Ends when the run does. Closing the connection stops the run. */
+  run: { caller: 'any', params: RunRequest, result: RunResult },
+  status: { caller: 'any', params: z.strictObject({}), result: MountdStatus },
+} as const satisfies Operations;
+export type ControlOperations = typeof CONTROL_OPERATIONS;
+
+/** Pushed on the channel the run was called on, in the order the container wrote. */
+export const LOG = 'log';
+export const Log = z.strictObject({
+  stream: z.enum(['stdout', 'stderr']),
+  data: Bytes,
+});
+export type Log = z.infer<typeof Log>;

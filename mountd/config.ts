@@ -1,0 +1,27 @@
+import { z } from 'zod';
+
+/** What the serving process and its supervisor are told at start: one JSON argument, made by `cronium up`. */
+export const MountdConfig = z.strictObject({
+  software: z.string(),
+  /** Marks this mountd's containers. */
+  instance: z.string(),
+  mountPoint: z.string(),
+  backing: z.string(),
+  controlSocket: z.string(),
+  dockerSocket: z.string(),
+  hostsFile: z.string(),
+  helpers: z.string(),
+  server: z.strictObject({ host: z.string(), port: z.int() }),
+  tls: z.strictObject({ ca: z.string(), cert: z.string(), key: z.string() }),
+  uid: z.int(),
+  gid: z.int(),
+  logLevel: z.string(),
+});
+export type MountdConfig = z.infer<typeof MountdConfig>;
+
+/** Said by both processes to whoever started them, over Node's IPC. */
+export const StartReport = z.discriminatedUnion('state', [
+  z.strictObject({ state: z.literal('ready') }),
+  z.strictObject({ state: z.literal('failed'), message: z.string() }),
+]);
+export type StartReport = z.infer<typeof StartReport>;

@@ -1,0 +1,87 @@
+import { chmodSync, rmSync } from 'node:fs';
+import { createServer, type Server } from 'node:http';
+import { WebSocket, WebSocketServer } from 'ws';
+import { servePeer } from '#bridge/client/connection.js';
+import {
+  CONTROL_OPERATIONS,
+  LOG,
+  type Log,
+  type MountdStatus,
+  type RunRequest,
+  type RunResult,
+} from '#bridge/wire/control.js';
+import { BridgeError } from '#bridge/wire/errors.js';
+import { MESSAGE_BYTES_MAX } from '#bridge/wire/limits.js';
+
+/** Output waiting for a slow reader before the script's pipe is left alone; it then waits too. */
+const UNSENT_BYTES_MAX = 4 * 1024 * 1024;
+const UNSENT_POLL_MS = 10;
+
+/** sockaddr_un of unix(7) holds 108 bytes with the NUL. */
+const SOCKET_PATH_BYTES_MAX = 107;
+
+export interface ControlHandlers {
+  run(request: RunRequest, onLog: (log: Log) => Promise<void>, signal: AbortSignal): Promise<RunResult>;
+  status(): MountdStatus;
+}
+
+/** The unix socket the operator's command talks to. Mode 0600: whoever may connect may run scripts as any user. */
+export class ControlServer implements AsyncDisposable {
+  readonly #http: Server;
+  readonly #path: string;
+  readonly #open = new Set<WebSocket>();
+
+  private constructor(path: string, handlers: ControlHandlers) {
+    this.#path = path;
+    this.#http = createServer();
+    const sockets = new WebSocketServer({
+      server: this.#http,
+      perMessageDeflate: false,
+      maxPayload: MESSAGE_BYTES_MAX,
+    });
+    sockets.on('connection', (ws) => this.#accept(ws, handlers));
+  }
+
+  /** @throws BridgeError `invalid` for a path no socket can have, `unavailable` when it cannot be made */
+  static async open(path: string, handlers: ControlHandlers): Promise<ControlServer> {
+    if (Buffer.byteLength(path) > SOCKET_PATH_BYTES_MAX)
+      throw new BridgeError('invalid', `${path} is too long for a socket: choose a shorter --state directory`);
+    rmSync(path, { force: true });
+    const server = new ControlServer(path, handlers);
+    await new Promise<void>((resolve, reject) => {
+      server.#http.once('error', (cause) =>
+        reject(new BridgeError('unavailable', `cannot listen on ${path}: ${cause.message}`, { cause })),
+      );
+      server.#http.listen(path, resolve);
+    });
+    chmodSync(path, 0o600);
+    return server;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const closed = new Promise<void>((resolve) => this.#http.close(() => resolve()));
+    for (const ws of this.#open) ws.close(1001, 'mountd is shutting down');
+    this.#http.closeAllConnections();
+    setTimeout(() => {
+      for (const ws of this.#open) ws.terminate();
+    }, 1000).unref();
+    await closed;
+    rmSync(this.#path, { force: true });
+  }
+
+  #accept(ws: WebSocket, handlers: ControlHandlers): void {
+    this.#open.add(ws);
+    void servePeer(ws, CONTROL_OPERATIONS, (peer) => ({
+      status: async () => handlers.status(),
+      run: async ({ params, channel, signal }) => {
+        const onLog = async (log: Log) => {
+          peer.push(channel, LOG, log);
+          while (ws.bufferedAmount > UNSENT_BYTES_MAX && ws.readyState === WebSocket.OPEN)
+            await new Promise((resolve) => setTimeout(resolve, UNSENT_POLL_MS));
+        };
+        return await handlers.run(params, onLog, signal);
+      },
+    })).then(() => this.#open.delete(ws));
+  }
+}
+

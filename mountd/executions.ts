@@ -1,0 +1,271 @@
+import { constants } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Logger } from 'pino';
+import { Channels, ExecutionChannel } from '#bridge/client/execution-channel.js';
+import type { Link } from '#bridge/client/link.js';
+import { asBridgeError, BridgeError } from '#bridge/wire/errors.js';
+import type { Log, MountdStatus, RunRequest, RunResult } from '#bridge/wire/control.js';
+import type { ExecutionId } from '#bridge/wire/names.js';
+import type { EventDocument, Status, Variable, VariableChange } from '#bridge/wire/protocol.js';
+import type { Containers, Exit, RunningContainer } from './containers.js';
+import { LAUNCH, launchOf } from './launch-files.js';
+import type { MountedTree, MountHost } from './mount-host.js';
+
+/** Scratch an execution may fill: room for real work, and 100 executions still fit on a small disk. */
+const SCRATCH_QUOTA = { bytesMax: 1024 * 1024 * 1024, inodesMax: 100_000 };
+
+/** How long output that is still on its way may take after the container has ended. */
+const LOG_DRAIN_MS = 5_000;
+
+export interface ExecutionsOptions {
+  readonly link: Link;
+  readonly mount: MountHost;
+  readonly containers: Containers;
+  readonly log: Logger;
+  readonly mountPoint: string;
+  readonly helpers: string;
+  readonly hostsFile: string;
+  /** The container's user, as files in the mount show it. */
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** Runs scripts: a tree in the mount, a container on it, an execution on the server, and the end of all three. */
+export class Executions implements AsyncDisposable {
+  readonly #options: ExecutionsOptions;
+  readonly #channels: Channels;
+  readonly #running = new Map<ExecutionId, MountdStatus['executions'][number]>();
+  readonly #runs = new Set<Promise<unknown>>();
+  readonly #closing = new AbortController();
+  #nonce = Date.now();
+
+  constructor(options: ExecutionsOptions) {
+    this.#options = options;
+    this.#channels = new Channels(options.link);
+  }
+
+  get running(): MountdStatus['executions'] {
+    return [...this.#running.values()];
+  }
+
+  /**
+   * Runs to the end, whatever that is; `signal` stops the script. `onLog` returns a promise to be waited for before more
+   * output is read. @throws BridgeError when the script could not be started.
+   */
+  async run(request: RunRequest, onLog: (log: Log) => Promise<void>, signal: AbortSignal): Promise<RunResult> {
+    if (this.#closing.signal.aborted) throw new BridgeError('unavailable', 'mountd is shutting down');
+    const run = this.#run(request, onLog, AbortSignal.any([signal, this.#closing.signal]));
+    this.#runs.add(run);
+    try {
+      return await run;
+    } finally {
+      this.#runs.delete(run);
+    }
+  }
+
+  /** Stops every script and waits until nothing of them is left. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closing.abort();
+    await Promise.allSettled(this.#runs);
+  }
+
+  async #run(request: RunRequest, onLog: (log: Log) => Promise<void>, signal: AbortSignal): Promise<RunResult> {
+    const { link, mount, containers, mountPoint, helpers, hostsFile, uid, gid } = this.#options;
+    const { runtime, exact, user, org, timeoutMs } = request;
+    const image = request.image ?? LAUNCH[runtime].image;
+    await containers.assertImage(image);
+
+    const event = eventDocument(request);
+    const news = new News();
+    using channel = await ExecutionChannel.create(
+      link,
+      this.#channels,
+      {
+        user,
+        ...(org !== undefined && { org }),
+        variablesOf: request.variablesOf === 'org' && org !== undefined ? { org } : { user },
+        runtime,
+        event,
+        timeoutMs,
+      },
+      news,
+      signal,
+    );
+    const { executionId } = channel;
+    const log = this.#options.log.child({ execution: executionId });
+    const launch = launchOf(runtime, request.script.data, { helpers, exact, nonce: this.#nonce++ });
+    await using tree = await mount.createTree(
+      {
+        id: executionId,
+        uid,
+        gid,
+        quota: SCRATCH_QUOTA,
+        input: request.input,
+        event: JSON.stringify(event, null, 2),
+        variables: channel.variables,
+        policy: { commit: request.commit, exact },
+        files: launch.files,
+      },
+      channel,
+    );
+    news.deliverTo(tree);
+
+    const startedAt = Date.now();
+    this.#running.set(executionId, { executionId, runtime, startedAt, script: request.script.name });
+    try {
+      await using container = await containers.start({
+        executionId,
+        image,
+        command: launch.command,
+        env: { ...request.env, ...launch.env },
+        croniumSource: join(mountPoint, executionId),
+        hostsFile,
+        uid,
+        gid,
+        memoryBytes: request.memoryBytes,
+        cpus: request.cpus,
+      });
+      log.info({ runtime, image }, 'execution started');
+      const { exit, stderrSeen, timedOut, stopped } = await follow(container, timeoutMs, onLog, signal);
+      const finishedAt = Date.now();
+      const status = statusOf(exit, { timedOut, stopped, failed: exact && stderrSeen });
+      const outcome = await tree.finish(status === 'succeeded');
+      const ended = { status, exitCode: exit.code, signal: signalOf(exit.code), startedAt, finishedAt };
+      await channel.finish({
+        ...ended,
+        warnings: [...outcome.warnings],
+        ...(outcome.rawOutput !== null && { rawOutput: outcome.rawOutput }),
+      });
+      log.info({ status, exitCode: exit.code, ms: finishedAt - startedAt }, 'execution finished');
+      return {
+        executionId,
+        ...ended,
+        output: outcome.output,
+        condition: outcome.condition,
+        variables: {
+          set: outcome.variables.set.map(([key, text]) => [key, text]),
+          deleted: [...outcome.variables.deleted],
+        },
+        warnings: [...outcome.warnings],
+      };
+    } catch (error) {
+      log.warn({ reason: asBridgeError(error).message }, 'execution could not be run');
+      throw error;
+    } finally {
+      this.#running.delete(executionId);
+    }
+  }
+}
+
+/** Changes that arrive between the execution's creation and its tree's are kept for the tree. */
+class News {
+  #tree: MountedTree | undefined;
+  #early: ((tree: MountedTree) => void)[] = [];
+
+  changed(changes: readonly VariableChange[]): void {
+    this.#tell((tree) => tree.changed(changes));
+  }
+
+  refreshed(variables: readonly Variable[]): void {
+    this.#tell((tree) => tree.refreshed(variables));
+  }
+
+  deliverTo(tree: MountedTree): void {
+    this.#tree = tree;
+    for (const tell of this.#early.splice(0)) tell(tree);
+  }
+
+  #tell(tell: (tree: MountedTree) => void): void {
+    if (this.#tree === undefined) this.#early.push(tell);
+    else tell(this.#tree);
+  }
+}
+
+interface Followed {
+  readonly exit: Exit;
+  readonly stderrSeen: boolean;
+  readonly timedOut: boolean;
+  readonly stopped: boolean;
+}
+
+/** Passes the output on until the container has ended; stops it at the time limit or when asked to. */
+async function follow(
+  container: RunningContainer,
+  timeoutMs: number,
+  onLog: (log: Log) => Promise<void>,
+  signal: AbortSignal,
+): Promise<Followed> {
+  let timedOut = false;
+  let stopped = false;
+  let stopping: Promise<void> | undefined;
+  const stop = () => {
+    stopping ??= container.stop();
+    stopping.catch(() => {}); // heard below
+  };
+  const timer = setTimeout(() => {
+    timedOut = true;
+    stop();
+  }, timeoutMs);
+  const onAbort = () => {
+    stopped = true;
+    stop();
+  };
+  if (signal.aborted) onAbort();
+  signal.addEventListener('abort', onAbort, { once: true });
+
+  let stderrSeen = false;
+  const drained = (async () => {
+    for await (const { stream, data } of container.logs) {
+      stderrSeen ||= stream === 'stderr';
+      // Once nobody listens the rest is read and dropped: a full pipe would keep the container from ending.
+      if (!signal.aborted) await onLog({ stream, data }).catch(() => {});
+    }
+  })();
+  drained.catch(() => {}); // heard below
+  try {
+    const exit = await container.exit();
+    await Promise.race([drained, sleep(LOG_DRAIN_MS, undefined, { ref: false })]);
+    await stopping;
+    return { exit, stderrSeen, timedOut, stopped };
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener('abort', onAbort);
+  }
+}
+
+function statusOf(
+  { code, oomKilled }: Exit,
+  { timedOut, stopped, failed }: { timedOut: boolean; stopped: boolean; failed: boolean },
+): Status {
+  if (oomKilled) return 'oom';
+  if (timedOut) return 'timed-out';
+  if (stopped || signalOf(code) === 'SIGKILL') return 'killed';
+  return code === 0 && !failed ? 'succeeded' : 'failed';
+}
+
+/** A shell's convention, which docker-init follows: 128 + the signal that ended the process. */
+function signalOf(code: number): string | null {
+  const number = code - 128;
+  const name = Object.entries(constants.signals).find(([, value]) => value === number)?.[0];
+  return name ?? null;
+}
+
+/** event.json with every key, in the contract's order; what the caller left out gets a plain default. */
+function eventDocument({ event, script, runtime, user }: RunRequest): EventDocument {
+  const now = new Date().toISOString();
+  return {
+    id: event.id ?? 0,
+    name: event.name ?? script.name,
+    description: event.description ?? null,
+    type: event.type ?? runtime.toUpperCase(),
+    runLocation: event.runLocation ?? 'LOCAL',
+    createdAt: event.createdAt ?? now,
+    updatedAt: event.updatedAt ?? now,
+    userId: event.userId ?? user,
+    server: event.server ?? null,
+    successCount: event.successCount ?? 0,
+    failureCount: event.failureCount ?? 0,
+    lastRunAt: event.lastRunAt ?? null,
+  };
+}

@@ -1,0 +1,109 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { TreeFile } from '#bridge/vfs/execution-tree.js';
+import type { RuntimeName } from '#bridge/wire/control.js';
+
+interface LaunchRow {
+  readonly extension: string;
+  readonly image: string;
+  /** Interpreter as legacy called it; the script's name follows. */
+  readonly command: string;
+  /** What the legacy executor put before the script (`--compat exact`). */
+  readonly prelude: string;
+  /** How the helper gets into an unchanged script: a file run first, and the environment variable that makes it so. */
+  readonly injection: { readonly file: string; readonly text: string; readonly env: readonly [string, string] };
+}
+
+/**
+ * How each runtime is launched. The injected file takes its variable out of the environment again, so that the script
+ * and its children see only what they should; line numbers stay the author's.
+ */
+export const LAUNCH: { readonly [R in RuntimeName]: LaunchRow } = {
+  bash: {
+    extension: 'sh',
+    image: 'cronium-bash:latest',
+    command: 'bash',
+    prelude: '#!/bin/bash\nsource ./cronium.sh\n\n',
+    injection: {
+      file: '.launch/bash-env.sh',
+      text: 'unset BASH_ENV\nsource ./cronium.sh\n',
+      env: ['BASH_ENV', '/cronium/.launch/bash-env.sh'],
+    },
+  },
+  python: {
+    extension: 'py',
+    image: 'cronium-python:latest',
+    command: 'python',
+    prelude: 'import cronium\n\n',
+    injection: {
+      file: '.launch/python/sitecustomize.py',
+      text: [
+        'import builtins, os, sys',
+        "os.environ.pop('PYTHONPATH', None)",
+        'sys.path.remove(os.path.dirname(__file__))',
+        'sys.path.insert(0, os.getcwd())',
+        'try:',
+        '    import cronium',
+        '    builtins.cronium = cronium',
+        'finally:',
+        '    sys.path.pop(0)',
+        '# A pipe is block-buffered; whoever follows the log wants lines.',
+        'sys.stdout.reconfigure(line_buffering=True)',
+        '',
+      ].join('\n'),
+      env: ['PYTHONPATH', '/cronium/.launch/python'],
+    },
+  },
+  node: {
+    extension: 'js',
+    image: 'cronium-node:latest',
+    command: 'node',
+    prelude: "const cronium = require('./cronium.js');\n\n",
+    injection: {
+      file: '.launch/preload.cjs',
+      text: "delete process.env.NODE_OPTIONS;\nrequire('/cronium/work/cronium.js');\n",
+      env: ['NODE_OPTIONS', '--require=/cronium/.launch/preload.cjs'],
+    },
+  },
+};
+
+export interface Launch {
+  readonly files: readonly TreeFile[];
+  readonly command: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+}
+
+/** The files, command and environment that run `script` as the legacy executor did. */
+export function launchOf(
+  runtime: RuntimeName,
+  script: Uint8Array,
+  { helpers, exact, nonce }: { helpers: string; exact: boolean; nonce: number },
+): Launch {
+  const { extension, command, prelude, injection } = LAUNCH[runtime];
+  const scriptName = `script_${nonce}.${extension}`;
+  const helper = `cronium.${extension}`;
+  const files: TreeFile[] = [
+    {
+      path: `work/${scriptName}`,
+      mode: 0o644,
+      data: exact ? Buffer.concat([Buffer.from(prelude), script]) : script,
+    },
+    {
+      path: `work/${helper}`,
+      mode: extension === 'sh' ? 0o755 : 0o644,
+      data: readFileSync(join(helpers, helper)),
+    },
+  ];
+  const env: Record<string, string> = {
+    PATH: '/usr/local/bin:/usr/bin:/bin',
+    HOME: '/tmp',
+    LANG: 'C.UTF-8',
+    TZ: 'UTC',
+    TMPDIR: '/cronium/work/.tmp',
+  };
+  if (!exact) {
+    files.push({ path: injection.file, mode: 0o444, data: Buffer.from(injection.text) });
+    env[injection.env[0]] = injection.env[1];
+  }
+  return { files, command: [command, scriptName], env };
+}

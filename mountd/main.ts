@@ -1,0 +1,80 @@
+/** The serving process: composes everything, runs until told to stop or until it lost what it cannot do without. */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { pino } from 'pino';
+import { Link } from '#bridge/client/link.js';
+import { asBridgeError } from '#bridge/wire/errors.js';
+import { MountdConfig, type StartReport } from './config.js';
+import { Containers } from './containers.js';
+import { ControlServer } from './control-server.js';
+import { Executions } from './executions.js';
+import { MountHost } from './mount-host.js';
+
+/** The supervisor passes /dev/fuse, mounted, as this descriptor. */
+const FUSE_FD = 3;
+
+const config = MountdConfig.parse(JSON.parse(process.argv[2] ?? ''));
+const log = pino({ level: config.logLevel, base: { process: 'mountd' } });
+const startedAt = Date.now();
+
+const report = (message: StartReport) => process.send?.(message);
+
+async function serve(): Promise<number> {
+  const stopped = new Promise<number>((resolve) => {
+    process.once('SIGTERM', () => resolve(0));
+    process.once('SIGINT', () => resolve(0));
+    // The supervisor is gone, and with it whoever would unmount and clean up after us.
+    process.once('disconnect', () => resolve(1));
+  });
+  const { address, tls } = {
+    address: config.server,
+    tls: {
+      ca: readFileSync(config.tls.ca, 'utf8'),
+      cert: readFileSync(config.tls.cert, 'utf8'),
+      key: readFileSync(config.tls.key, 'utf8'),
+      certPath: config.tls.cert,
+    },
+  };
+  writeFileSync(config.hostsFile, '127.0.0.1 localhost\n::1 localhost\n');
+  const containers = new Containers(config.dockerSocket, config.instance);
+  await containers.reap().then(
+    (count) => count > 0 && log.warn({ count }, 'removed containers of an earlier life'),
+    (error: unknown) => log.warn({ reason: asBridgeError(error).message }, 'Docker is not there yet'),
+  );
+  await using link = new Link({ address, tls, software: config.software });
+  await using mount = await MountHost.open({
+    fuseFd: FUSE_FD,
+    backing: config.backing,
+    logLevel: config.logLevel,
+  });
+  await using executions = new Executions({ ...config, link, mount, containers, log });
+  await using _control = await ControlServer.open(config.controlSocket, {
+    run: async (request, onLog, signal) => await executions.run(request, onLog, signal),
+    status: () => ({
+      software: config.software,
+      pid: process.pid,
+      startedAt,
+      mount: config.mountPoint,
+      link: link.status,
+      executions: executions.running,
+    }),
+  });
+  report({ state: 'ready' });
+  log.info({ mount: config.mountPoint }, 'serving');
+  const lost = mount.ended.then((reason) => {
+    log.error({ reason }, 'the mount is gone');
+    return 1;
+  });
+  const code = await Promise.race([stopped, lost]);
+  log.info('stopping');
+  return code;
+}
+
+serve().then(
+  (code) => process.exit(code),
+  (error: unknown) => {
+    const { message } = asBridgeError(error);
+    log.fatal({ err: error }, 'cannot serve');
+    report({ state: 'failed', message });
+    process.exit(1);
+  },
+);

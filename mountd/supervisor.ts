@@ -1,0 +1,99 @@
+/**
+ * Opens /dev/fuse, mounts, and holds the descriptor while a serving process answers on it. Never touches the mount
+ * itself: a call on it would wait for the process this one has to watch.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync, mkdirSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { pino } from 'pino';
+import { abortConnection, mountFuse, openFuseDevice, unmount } from '#bridge/fuse/mount.js';
+import { asBridgeError, BridgeError } from '#bridge/wire/errors.js';
+import { MountdConfig, StartReport } from './config.js';
+
+/** A serving process that dies this often will not recover by itself. */
+const RESTARTS_MAX = 5;
+const RESTARTS_WINDOW_MS = 60_000;
+const RESTART_PAUSE_MS = 200;
+
+/** Stopping ends every running script first (grace, then SIGKILL); then this is how long the rest may take. */
+const STOP_MS = 20_000;
+
+const configText = process.argv[2] ?? '';
+const config = MountdConfig.parse(JSON.parse(configText));
+const log = pino({ level: config.logLevel, base: { process: 'mountd-supervisor' } });
+const stopping = new AbortController();
+process.once('SIGTERM', () => stopping.abort());
+process.once('SIGINT', () => stopping.abort());
+// The one who started us has heard that we are ready and goes.
+process.once('disconnect', () => {});
+
+/** Mounts, serves until the serving process ends, unmounts. Returns whether that was asked for. */
+async function serveOnce(): Promise<boolean> {
+  const fd = openFuseDevice();
+  try {
+    await mountFuse(fd, config.mountPoint);
+    const child = spawn(
+      process.execPath,
+      ['--enable-source-maps', fileURLToPath(new URL('./main.js', import.meta.url)), configText],
+      { stdio: ['ignore', 'inherit', 'inherit', fd, 'ipc'] },
+    );
+    return await watch(child);
+  } finally {
+    // Nobody may wait for an answer that no process is left to give.
+    abortConnection(config.mountPoint);
+    await unmount(config.mountPoint);
+    closeSync(fd);
+  }
+}
+
+async function watch(child: ChildProcess): Promise<boolean> {
+  let failure: string | undefined;
+  child.on('message', (message) => {
+    const report = StartReport.parse(message);
+    if (report.state === 'failed') failure = report.message;
+    else process.send?.(report);
+  });
+  const stop = () => {
+    child.kill('SIGTERM');
+    setTimeout(() => child.kill('SIGKILL'), STOP_MS).unref();
+  };
+  if (stopping.signal.aborted) stop();
+  stopping.signal.addEventListener('abort', stop, { once: true });
+  const code = await new Promise<number | string>((resolve) => {
+    child.on('exit', (exitCode, signal) => resolve(exitCode ?? signal ?? 'unknown'));
+  });
+  stopping.signal.removeEventListener('abort', stop);
+  if (failure !== undefined) throw new BridgeError('unavailable', failure);
+  if (stopping.signal.aborted) return true;
+  log.error({ code }, 'the serving process died; its executions are lost');
+  return false;
+}
+
+async function supervise(): Promise<void> {
+  mkdirSync(config.mountPoint, { recursive: true, mode: 0o755 });
+  // A mount that an earlier life left behind answers nobody.
+  abortConnection(config.mountPoint);
+  await unmount(config.mountPoint);
+  const deaths: number[] = [];
+  while (!stopping.signal.aborted) {
+    if (await serveOnce()) return;
+    const now = Date.now();
+    deaths.push(now);
+    while ((deaths[0] ?? now) < now - RESTARTS_WINDOW_MS) deaths.shift();
+    if (deaths.length > RESTARTS_MAX)
+      throw new BridgeError('unavailable', `the serving process died ${deaths.length} times within a minute`);
+    await sleep(RESTART_PAUSE_MS);
+  }
+}
+
+supervise().then(
+  () => process.exit(0),
+  (error: unknown) => {
+    const { message } = asBridgeError(error);
+    log.fatal({ reason: message }, 'giving up');
+    const report: StartReport = { state: 'failed', message };
+    if (process.send === undefined || !process.connected) process.exit(1);
+    process.send(report, () => process.exit(1));
+  },
+);

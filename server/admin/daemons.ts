@@ -1,0 +1,113 @@
+import { spawn } from 'node:child_process';
+import { closeSync, existsSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { z } from 'zod';
+import { BridgeError } from '#bridge/wire/errors.js';
+import type { State } from './state.js';
+
+/** Opening a large store and removing old containers takes seconds at most. */
+const START_MS = 30_000;
+/** mountd ends running scripts first: their grace, then its own. */
+const STOP_MS = 30_000;
+const POLL_MS = 20;
+
+export type DaemonName = 'server' | 'mountd';
+
+const RunFile = z.strictObject({ pid: z.int(), startTicks: z.string() });
+
+const Report = z.discriminatedUnion('state', [
+  z.object({ state: z.literal('ready'), port: z.int().optional() }),
+  z.object({ state: z.literal('failed'), message: z.string() }),
+]);
+type Ready = Extract<z.infer<typeof Report>, { state: 'ready' }>;
+
+const PROGRAMS: { readonly [D in DaemonName]: string } = {
+  server: fileURLToPath(new URL('../main.js', import.meta.url)),
+  mountd: fileURLToPath(new URL('../../mountd/supervisor.js', import.meta.url)),
+};
+
+/** The two background processes of an installation: started, found again and stopped through files in run/. */
+export class Daemon {
+  readonly #name: DaemonName;
+  readonly #runFile: string;
+  readonly #logFile: string;
+
+  constructor(state: State, name: DaemonName) {
+    this.#name = name;
+    this.#runFile = state.path('run', `${name}.json`);
+    this.#logFile = state.path('log', `${name}.log`);
+  }
+
+  /** Process id while it runs. */
+  get pid(): number | undefined {
+    if (!existsSync(this.#runFile)) return undefined;
+    const file = RunFile.safeParse(JSON.parse(readFileSync(this.#runFile, 'utf8')));
+    if (!file.success) return undefined;
+    const { pid, startTicks } = file.data;
+    // The same number may be another process by now; its start time tells (proc_pid_stat(5), field 22).
+    return startTicksOf(pid) === startTicks ? pid : undefined;
+  }
+
+  /** Starts it in the background and waits until it serves. @throws BridgeError with its own last words */
+  async start(config: object): Promise<Ready> {
+    const log = openSync(this.#logFile, 'a', 0o600);
+    try {
+      const child = spawn(
+        process.execPath,
+        ['--enable-source-maps', PROGRAMS[this.#name], JSON.stringify(config)],
+        { detached: true, stdio: ['ignore', log, log, 'ipc'], cwd: '/' },
+      );
+      const ready = await new Promise<Ready>((resolve, reject) => {
+        const fail = (message: string) => reject(new BridgeError('unavailable', message));
+        const timer = setTimeout(() => {
+          child.kill('SIGKILL');
+          fail(`${this.#name} was not ready after ${START_MS} ms; see ${this.#logFile}`);
+        }, START_MS);
+        child.on('message', (message) => {
+          clearTimeout(timer);
+          const report = Report.parse(message);
+          if (report.state === 'ready') resolve(report);
+          else fail(report.message);
+        });
+        child.on('exit', (code, signal) => {
+          clearTimeout(timer);
+          fail(`${this.#name} ended at once (${signal ?? code}); see ${this.#logFile}`);
+        });
+        child.on('error', (error) => fail(`cannot start ${this.#name}: ${error.message}`));
+      });
+      const pid = child.pid ?? 0;
+      const file: z.infer<typeof RunFile> = { pid, startTicks: startTicksOf(pid) ?? '' };
+      writeFileSync(this.#runFile, `${JSON.stringify(file)}\n`, { mode: 0o600 });
+      child.removeAllListeners();
+      child.disconnect();
+      child.unref();
+      return ready;
+    } finally {
+      closeSync(log);
+    }
+  }
+
+  /** SIGTERM and wait. Returns false when it was not running. @throws BridgeError `timeout` */
+  async stop(): Promise<boolean> {
+    const { pid } = this;
+    if (pid === undefined) return false;
+    process.kill(pid, 'SIGTERM');
+    for (const deadline = Date.now() + STOP_MS; this.pid !== undefined; await sleep(POLL_MS)) {
+      if (Date.now() > deadline)
+        throw new BridgeError('timeout', `${this.#name} (process ${pid}) did not stop within ${STOP_MS} ms; see ${this.#logFile}`);
+    }
+    rmSync(this.#runFile, { force: true });
+    return true;
+  }
+}
+
+function startTicksOf(pid: number): string | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' '); // from field 3 on
+    return fields[0] === 'Z' ? undefined : fields[19];
+  } catch {
+    return undefined;
+  }
+}

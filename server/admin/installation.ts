@@ -1,0 +1,129 @@
+import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { Connection, ControlConnection, type TlsFiles } from '#bridge/client/connection.js';
+import { CONTROL_OPERATIONS, type ControlOperations } from '#bridge/wire/control.js';
+import { BridgeError, errnoCode } from '#bridge/wire/errors.js';
+import type { ServerConfig } from '#server/config.js';
+import { Daemon } from './daemons.js';
+import type { State } from './state.js';
+
+export const SOFTWARE = `cronium-bridge/${versionOf(new URL('../../../package.json', import.meta.url))}`;
+
+const DOCKER_SOCKET = '/var/run/docker.sock';
+/** The images' user `cronium`. */
+const SCRIPT_UID = 1000;
+const SCRIPT_GID = 1000;
+
+/** Server and mountd of one state directory, as the operator's command sees them. */
+export class Installation {
+  readonly state: State;
+  readonly server: Daemon;
+  readonly mountd: Daemon;
+
+  constructor(state: State) {
+    this.state = state;
+    this.server = new Daemon(state, 'server');
+    this.mountd = new Daemon(state, 'mountd');
+  }
+
+  /** Starts what does not run yet. Returns what it started. @throws BridgeError */
+  async up(listen: ServerConfig['listen'] | undefined, logLevel: string): Promise<('server' | 'mountd')[]> {
+    const { state } = this;
+    const started: ('server' | 'mountd')[] = [];
+    await state.prepare(this.server.pid === undefined ? listen : undefined);
+    if (this.server.pid === undefined) {
+      const settings = state.settings();
+      const { port } = await this.server.start(this.#serverConfig(settings.listen, logLevel));
+      // The port that was free at the first start stays ours, so that mountd finds a restarted server again.
+      if (settings.listen.port === 0 && port !== undefined)
+        state.writeSettings({ listen: { ...settings.listen, port } });
+      started.push('server');
+    }
+    if (this.mountd.pid === undefined) {
+      await this.mountd.start(this.#mountdConfig(logLevel));
+      started.push('mountd');
+    }
+    return started;
+  }
+
+  /** Stops both, scripts first. Returns what ran. */
+  async down(): Promise<('server' | 'mountd')[]> {
+    const stopped: ('server' | 'mountd')[] = [];
+    if (await this.mountd.stop()) stopped.push('mountd');
+    if (await this.server.stop()) stopped.push('server');
+    return stopped;
+  }
+
+  /** A connection to the server as its operator. */
+  async operator(): Promise<Connection> {
+    const { host, port } = this.state.settings().listen;
+    return await Connection.open({
+      address: { host, port },
+      tls: this.tls('operator'),
+      software: SOFTWARE,
+    });
+  }
+
+  /** A connection to mountd. */
+  async control(): Promise<ControlConnection<ControlOperations>> {
+    return await ControlConnection.open(this.state.path('run', 'mountd.sock'), CONTROL_OPERATIONS);
+  }
+
+  /** @throws BridgeError `not_found` when `cronium up` never made them, `denied` when they cannot be read */
+  tls(of: 'host' | 'operator'): TlsFiles {
+    const { cert, key } = this.state.certificate(of);
+    const read = (path: string) => {
+      try {
+        return readFileSync(path, 'utf8');
+      } catch (cause) {
+        const missing = errnoCode(cause) === 'ENOENT';
+        throw new BridgeError(
+          missing ? 'not_found' : 'denied',
+          missing
+            ? `${path} is missing; make it with: cronium up`
+            : `cannot read ${path}: run as the user that started cronium`,
+          { cause },
+        );
+      }
+    };
+    return { ca: read(this.state.certificate('ca').cert), cert: read(cert), key: read(key), certPath: cert };
+  }
+
+  #serverConfig(listen: ServerConfig['listen'], logLevel: string): ServerConfig {
+    const { path } = this.state;
+    return {
+      software: SOFTWARE,
+      listen,
+      database: path('server', 'db'),
+      keyring: path('server', 'keyring.json'),
+      masterKey: path('server', 'master.key'),
+      tokenKey: path('server', 'token.key'),
+      tls: { ca: this.state.certificate('ca').cert, ...this.state.certificate('server') },
+      logLevel,
+    };
+  }
+
+  /** mountd/config.ts parses it; the server's folders may not import mountd's. */
+  #mountdConfig(logLevel: string): object {
+    const { path } = this.state;
+    return {
+      software: SOFTWARE,
+      instance: this.state.instance,
+      mountPoint: path('mountd', 'mnt'),
+      backing: path('mountd', 'scratch'),
+      controlSocket: path('run', 'mountd.sock'),
+      dockerSocket: DOCKER_SOCKET,
+      hostsFile: path('run', 'hosts'),
+      helpers: fileURLToPath(new URL('../../../helpers-legacy/', import.meta.url)),
+      server: this.state.settings().listen,
+      tls: { ca: this.state.certificate('ca').cert, ...this.state.certificate('host') },
+      uid: SCRIPT_UID,
+      gid: SCRIPT_GID,
+      logLevel,
+    };
+  }
+}
+
+function versionOf(packageFile: URL): string {
+  return (JSON.parse(readFileSync(packageFile, 'utf8')) as { version: string }).version;
+}

@@ -1,0 +1,110 @@
+import { Installation } from '#server/admin/installation.js';
+import { State } from '#server/admin/state.js';
+import { asBridgeError } from '#bridge/wire/errors.js';
+import type { MountdStatus } from '#bridge/wire/control.js';
+import { COMMON, command, type Io, Misuse } from './command.js';
+
+const installation = (state: string | undefined, { env }: Io) => new Installation(State.of(state, env));
+
+export const up = command({
+  name: 'up',
+  summary: 'Start server and mountd on this machine',
+  usage: 'cronium up [--state DIR] [--listen HOST:PORT] [--log-level LEVEL] [--json]',
+  help: [
+    'The first start creates a certificate authority, the certificates of server, host and operator, the',
+    'encryption keys and the database, all in the state directory. Starting twice is fine.',
+    '',
+    '  --state DIR          where everything is kept (default /var/lib/cronium, or CRONIUM_STATE)',
+    '  --listen HOST:PORT   where the server listens (default 127.0.0.1 and a free port, kept from then on)',
+    '  --log-level LEVEL    fatal, error, warn, info (default), debug or trace; logs are in STATE/log',
+    '',
+    'example: cronium up && cronium run hello.sh',
+  ].join('\n'),
+  options: { ...COMMON, listen: { type: 'string' }, 'log-level': { type: 'string', default: 'info' } },
+  async run({ values }, io) {
+    const target = installation(values.state, io);
+    const level = values['log-level'];
+    if (!/^(fatal|error|warn|info|debug|trace)$/.test(level)) throw new Misuse(`--log-level ${level}: no such level`);
+    const started = await target.up(values.listen === undefined ? undefined : address(values.listen), level);
+    const { host, port } = target.state.settings().listen;
+    if (values.json) io.out(`${JSON.stringify({ started, host, port, state: target.state.directory })}\n`);
+    else if (started.length === 0) io.err(`already running: the server listens on ${host}:${port}`);
+    else io.err(`started ${started.join(' and ')}: the server listens on ${host}:${port}, state in ${target.state.directory}`);
+    return 0;
+  },
+});
+
+export const down = command({
+  name: 'down',
+  summary: 'Stop mountd and server; running scripts are ended first',
+  usage: 'cronium down [--state DIR] [--json]',
+  help: 'Everything committed stays.\n\nexample: cronium down',
+  options: COMMON,
+  async run({ values }, io) {
+    const stopped = await installation(values.state, io).down();
+    if (values.json) io.out(`${JSON.stringify({ stopped })}\n`);
+    else io.err(stopped.length === 0 ? 'nothing was running' : `stopped ${stopped.join(' and ')}`);
+    return 0;
+  },
+});
+
+export const status = command({
+  name: 'status',
+  summary: 'Show whether server and mountd run, and what they do',
+  usage: 'cronium status [--state DIR] [--json]',
+  help: 'Exit code 0 when both run and are connected, 1 otherwise.\n\nexample: cronium status --json | jq .mountd.executions',
+  options: COMMON,
+  async run({ values }, io) {
+    const target = installation(values.state, io);
+    const { host, port } = target.state.settings().listen;
+    const [server, mountd] = await Promise.all([
+      problemOr(async () => {
+        using connection = await target.operator();
+        return await connection.call('server.status', {});
+      }),
+      problemOr(async () => {
+        using connection = await target.control();
+        return await connection.call('status', {});
+      }),
+    ]);
+    const well = !('problem' in server) && !('problem' in mountd) && mountd.link.connected;
+    if (values.json) {
+      io.out(`${JSON.stringify({ well, address: `${host}:${port}`, state: target.state.directory, server, mountd })}\n`);
+    } else {
+      io.out(
+        'problem' in server
+          ? `server  down: ${server.problem}\n`
+          : `server  up on ${host}:${port} since ${new Date(server.startedAt).toISOString()}, ${server.channels} executions open, ${server.storeVersion} commits stored\n`,
+      );
+      io.out('problem' in mountd ? `mountd  down: ${mountd.problem}\n` : `${mountdLines(mountd)}\n`);
+    }
+    return well ? 0 : 1;
+  },
+});
+
+async function problemOr<T>(ask: () => Promise<T>): Promise<T | { problem: string }> {
+  try {
+    return await ask();
+  } catch (error) {
+    return { problem: asBridgeError(error).message };
+  }
+}
+
+function mountdLines({ pid, mount, link, executions }: MountdStatus): string {
+  const connected = link.connected ? 'connected' : `not connected: ${link.problem ?? 'unknown'}`;
+  return [
+    `mountd  up as process ${pid}, mount ${mount}, ${connected}`,
+    ...executions.map(
+      ({ executionId, runtime, startedAt, script }) =>
+        `        ${executionId}  ${runtime}  ${script}  since ${new Date(startedAt).toISOString()}`,
+    ),
+  ].join('\n');
+}
+
+function address(text: string): { host: string; port: number } {
+  const match = /^(.+):(\d{1,5})$/.exec(text);
+  const [, host, port] = match ?? [];
+  if (host === undefined || port === undefined || Number(port) > 65_535)
+    throw new Misuse(`--listen ${text}: write HOST:PORT, as in 127.0.0.1:7443`);
+  return { host, port: Number(port) };
+}

@@ -1,0 +1,40 @@
+/** The operator's command: composes the commands with the terminal. */
+import { buffer } from 'node:stream/consumers';
+import { dispatch } from './command.js';
+import { executionShow } from './execution-commands.js';
+import { down, status, up } from './lifecycle-commands.js';
+import { run } from './run-command.js';
+import {
+  variableDelete,
+  variableExport,
+  variableGet,
+  variableImport,
+  variableList,
+  variableSet,
+} from './variable-commands.js';
+
+const COMMANDS = [
+  up,
+  down,
+  status,
+  run,
+  variableGet,
+  variableSet,
+  variableList,
+  variableDelete,
+  variableImport,
+  variableExport,
+  executionShow,
+];
+
+const interrupted = new AbortController();
+process.once('SIGINT', () => interrupted.abort());
+process.once('SIGTERM', () => interrupted.abort());
+
+process.exitCode = await dispatch(COMMANDS, process.argv.slice(2), {
+  out: (text) => process.stdout.write(text),
+  err: (text) => process.stderr.write(`${text.trimEnd()}\n`),
+  stdin: async () => await buffer(process.stdin),
+  env: process.env,
+  signal: interrupted.signal,
+});

@@ -1,0 +1,217 @@
+import { readFileSync } from 'node:fs';
+import { basename, extname } from 'node:path';
+import type { ControlConnection } from '#bridge/client/connection.js';
+import {
+  type ControlOperations,
+  LOG,
+  Log,
+  RUNTIMES,
+  type RunRequest,
+  type RunResult,
+  type RuntimeName,
+} from '#bridge/wire/control.js';
+import { parse } from '#bridge/wire/frames.js';
+import { EventDocument } from '#bridge/wire/protocol.js';
+import { Installation } from '#server/admin/installation.js';
+import { State } from '#server/admin/state.js';
+import { COMMON, command, type Io, Misuse } from './command.js';
+import { bytes, DEFAULT_USER, duration, jsonArgument, owner } from './values.js';
+
+/** Beyond the script's own limit: pulling it up, stopping it with its grace, storing its result. */
+const OVERHEAD_MS = 120_000;
+/** One call uses one channel; the number only ties the pushes to it. */
+const RUN_CHANNEL = 1;
+
+const RUNTIME_OF: Readonly<Record<string, RuntimeName>> = {
+  '.sh': 'bash',
+  '.bash': 'bash',
+  '.py': 'python',
+  '.js': 'node',
+  '.cjs': 'node',
+  '.mjs': 'node',
+};
+
+const OPTIONS = {
+  ...COMMON,
+  runtime: { type: 'string' },
+  image: { type: 'string' },
+  input: { type: 'string', default: '{}' },
+  event: { type: 'string', default: '{}' },
+  user: { type: 'string' },
+  org: { type: 'string' },
+  env: { type: 'string', multiple: true },
+  timeout: { type: 'string', default: '30s' },
+  memory: { type: 'string', default: '256m' },
+  cpus: { type: 'string', default: '1' },
+  commit: { type: 'string', default: 'live' },
+  compat: { type: 'string' },
+} as const;
+
+export const run = command({
+  name: 'run',
+  summary: 'Run a script in a container and show its logs and results',
+  usage:
+    'cronium run [--runtime bash|python|node] [--input JSON|@FILE|-] [--user ID] [--env K=V]... [--json] SCRIPT',
+  help: [
+    '  --runtime NAME       bash, python or node (default: by the extension .sh .py .js)',
+    '  --image NAME         a Docker image with that runtime (default: cronium-NAME)',
+    '  --input JSON         what the script finds in input.json; @FILE or - for standard input (default {})',
+    '  --event JSON         members of event.json to set; @FILE (default: a plain event)',
+    '  --user ID, --org ID  whose variables the script sees: the user\'s (default "default"), or, with --org alone, the',
+    "                       organisation's",
+    '  --env K=V            an environment variable; repeat for more',
+    '  --timeout TIME       wall-clock limit, as 30s, 5m or 500ms (default 30s)',
+    '  --memory SIZE        memory limit (default 256m)      --cpus N  processor limit (default 1)',
+    '  --commit WHEN        live: variables are stored as the script writes them (default);',
+    '                       on-success: all of them at exit 0, or none',
+    '  --compat exact       the legacy executor to the letter: prelude in the script, string variables only, any',
+    '                       stderr output is a failure',
+    '  --json               one JSON object on standard output, nothing else',
+    '',
+    'Exit code 0 when the script succeeded, 1 when not, 2 for a mistake in the command line.',
+    '',
+    'example: cronium run --input \'{"name": "Ada"}\' --user ada greet.py',
+  ].join('\n'),
+  options: OPTIONS,
+  async run({ positionals, values }, io) {
+    const [path, ...more] = positionals;
+    if (path === undefined) throw new Misuse('which script? give its path');
+    if (more.length > 0) throw new Misuse(`one script at a time; what is ${JSON.stringify(more[0])}?`);
+    const script = readScript(path);
+    const commit = oneOf(values.commit, ['live', 'on-success'], '--commit');
+    if (values.compat !== undefined) oneOf(values.compat, ['exact'], '--compat');
+    const cpus = Number(values.cpus);
+    if (!(cpus > 0)) throw new Misuse(`--cpus ${values.cpus}: write a number like 1 or 0.5`);
+    const request: RunRequest = {
+      script: { name: basename(path), data: script },
+      runtime: runtimeOf(values.runtime, path),
+      ...(values.image !== undefined && { image: values.image }),
+      input: await jsonArgument(values.input, '--input', io),
+      event: await eventArgument(values.event, io),
+      user: owner(values.user ?? DEFAULT_USER, '--user'),
+      ...(values.org !== undefined && { org: owner(values.org, '--org') }),
+      variablesOf: values.user === undefined && values.org !== undefined ? 'org' : 'user',
+      env: environment(values.env ?? []),
+      timeoutMs: duration(values.timeout, '--timeout'),
+      memoryBytes: bytes(values.memory, '--memory'),
+      cpus,
+      commit,
+      exact: values.compat === 'exact',
+    };
+    const target = new Installation(State.of(values.state, io.env));
+    target.state.settings(); // says so when nothing is installed
+    using mountd = await target.control();
+    return values.json ? await runForProgram(mountd, request, io) : await runForPerson(mountd, request, io);
+  },
+});
+
+async function runForPerson(
+  mountd: ControlConnection<ControlOperations>,
+  request: RunRequest,
+  io: Io,
+): Promise<number> {
+  const result = await call(mountd, request, io, ({ stream, data }) => {
+    (stream === 'stdout' ? process.stdout : process.stderr).write(data);
+  });
+  const { status, exitCode, signal, startedAt, finishedAt, output, condition, variables, warnings } = result;
+  for (const warning of warnings) io.err(warning);
+  const how = signal === null ? `exit code ${exitCode}` : `signal ${signal}`;
+  io.err(`${status} after ${finishedAt - startedAt} ms (${how}), execution ${result.executionId}`);
+  if (output !== null) io.err(`output     ${output}`);
+  if (condition !== null) io.err(`condition  ${condition}`);
+  for (const [key, text] of variables.set) io.err(`set        ${key} = ${text}`);
+  for (const key of variables.deleted) io.err(`deleted    ${key}`);
+  return status === 'succeeded' ? 0 : 1;
+}
+
+async function runForProgram(
+  mountd: ControlConnection<ControlOperations>,
+  request: RunRequest,
+  io: Io,
+): Promise<number> {
+  const written: Record<Log['stream'], Uint8Array[]> = { stdout: [], stderr: [] };
+  const result = await call(mountd, request, io, ({ stream, data }) => {
+    written[stream].push(Uint8Array.from(data)); // a view on the frame, which is large
+  });
+  const text = (stream: Log['stream']) => Buffer.concat(written[stream]).toString('utf8');
+  io.out(`${resultJson(result, text('stdout'), text('stderr'))}\n`);
+  return result.status === 'succeeded' ? 0 : 1;
+}
+
+/** Values stand in it as their own source text, so that 1.0 and 2^63 arrive as they were written. */
+export function resultJson(result: RunResult, stdout: string, stderr: string): string {
+  const { executionId, status, exitCode, signal, output, condition, variables, warnings, startedAt, finishedAt } = result;
+  const set = variables.set.map(([key, text]) => `${JSON.stringify(key)}:${text}`).join(',');
+  const members: [string, string][] = [
+    ['executionId', JSON.stringify(executionId)],
+    ['status', JSON.stringify(status)],
+    ['exitCode', JSON.stringify(exitCode)],
+    ['signal', JSON.stringify(signal)],
+    ['stdout', JSON.stringify(stdout)],
+    ['stderr', JSON.stringify(stderr)],
+    ['output', output ?? 'null'],
+    ['condition', JSON.stringify(condition)],
+    ['variables', `{"set":{${set}},"deleted":${JSON.stringify(variables.deleted)}}`],
+    ['warnings', JSON.stringify(warnings)],
+    ['startedAt', JSON.stringify(new Date(startedAt).toISOString())],
+    ['finishedAt', JSON.stringify(new Date(finishedAt).toISOString())],
+    ['durationMs', JSON.stringify(finishedAt - startedAt)],
+  ];
+  return `{${members.map(([key, text]) => `"${key}":${text}`).join(',')}}`;
+}
+
+async function call(
+  mountd: ControlConnection<ControlOperations>,
+  request: RunRequest,
+  io: Io,
+  onLog: (log: Log) => void,
+): Promise<RunResult> {
+  mountd.onPush = (_channel, topic, value) => {
+    if (topic === LOG) onLog(parse(Log, value, 'a log line'));
+  };
+  // Closing the connection is what stops the script; see control.ts.
+  return await mountd.call('run', request, {
+    channel: RUN_CHANNEL,
+    deadlineMs: request.timeoutMs + OVERHEAD_MS,
+    signal: io.signal,
+  });
+}
+
+function readScript(path: string): Buffer {
+  try {
+    return readFileSync(path);
+  } catch (error) {
+    throw new Misuse(`cannot read the script ${path}: ${error instanceof Error ? error.message : String(error)}`);
+  }
+}
+
+function runtimeOf(name: string | undefined, path: string): RuntimeName {
+  if (name !== undefined) return oneOf(name, RUNTIMES, '--runtime');
+  const guess = RUNTIME_OF[extname(path).toLowerCase()];
+  if (guess === undefined) throw new Misuse(`which runtime is ${path} for? say --runtime bash, python or node`);
+  return guess;
+}
+
+function oneOf<const T extends string>(value: string, allowed: readonly T[], option: string): T {
+  const found = allowed.find((one) => one === value);
+  if (found === undefined) throw new Misuse(`${option} ${JSON.stringify(value)}: use one of ${allowed.join(', ')}`);
+  return found;
+}
+
+async function eventArgument(argument: string, io: Io): Promise<RunRequest['event']> {
+  const text = await jsonArgument(argument, '--event', io);
+  const event = EventDocument.partial().safeParse(JSON.parse(text));
+  if (event.success) return event.data;
+  const issue = event.error.issues[0];
+  throw new Misuse(`--event: ${[issue?.path.join('.'), issue?.message].filter(Boolean).join(': ')}`);
+}
+
+function environment(pairs: readonly string[]): Record<string, string> {
+  const env: Record<string, string> = {};
+  for (const pair of pairs) {
+    const at = pair.indexOf('=');
+    if (at < 1) throw new Misuse(`--env ${JSON.stringify(pair)}: write NAME=VALUE`);
+    env[pair.slice(0, at)] = pair.slice(at + 1);
+  }
+  return env;
+}

@@ -1,0 +1,152 @@
+import type { Connection } from '#bridge/client/connection.js';
+import { isJson, renderMembers, scanMembers } from '#bridge/wire/json-source.js';
+import { VariableKey } from '#bridge/wire/names.js';
+import type { Variable } from '#bridge/wire/protocol.js';
+import { Installation } from '#server/admin/installation.js';
+import { State } from '#server/admin/state.js';
+import { COMMON, command, type Io, Misuse } from './command.js';
+import { jsonArgument, namespaceOf, textArgument } from './values.js';
+
+const OPTIONS = { ...COMMON, user: { type: 'string' }, org: { type: 'string' } } as const;
+const OWNERS = '  --user ID, --org ID  whose variables (default: user "default")';
+
+export const variableGet = command({
+  name: 'var get',
+  summary: 'Print a variable',
+  usage: 'cronium var get KEY [--user ID | --org ID] [--json]',
+  help: [OWNERS, '  --json               the variable with its version and time; without it a string prints as its text', '', 'example: cronium var get city --user ada'].join('\n'),
+  options: OPTIONS,
+  async run({ positionals, values }, io) {
+    const key = keyArgument(positionals, 1);
+    using server = await connect(values.state, io);
+    const variable = await server.call('variable.get', { namespace: namespaceOf(values), key });
+    io.out(values.json ? `${variableJson(variable)}\n` : `${plain(variable.text)}\n`);
+    return 0;
+  },
+});
+
+export const variableSet = command({
+  name: 'var set',
+  summary: 'Set a variable',
+  usage: 'cronium var set KEY VALUE|@FILE|- [--string] [--user ID | --org ID] [--json]',
+  help: [
+    OWNERS,
+    '  --string             take VALUE as text even where it is valid JSON: 5 is then "5"',
+    '',
+    'VALUE is JSON where it is valid JSON, and text where it is not.',
+    '',
+    'example: cronium var set limits \'{"cpu": 2}\' --user ada',
+  ].join('\n'),
+  options: { ...OPTIONS, string: { type: 'boolean', default: false } },
+  async run({ positionals, values }, io) {
+    const key = keyArgument(positionals, 2);
+    const [, argument] = positionals;
+    if (argument === undefined) throw new Misuse(`set ${key} to what? give a value, @FILE or -`);
+    const given = await textArgument(argument, 'VALUE', io);
+    const text = values.string || !isJson(given) ? JSON.stringify(given) : given.trim();
+    using server = await connect(values.state, io);
+    const { version } = await server.call('variable.edit', {
+      namespace: namespaceOf(values),
+      set: [[key, text]],
+      delete: [],
+    });
+    if (values.json) io.out(`${JSON.stringify({ key, version })}\n`);
+    return 0;
+  },
+});
+
+export const variableDelete = command({
+  name: 'var delete',
+  summary: 'Delete variables',
+  usage: 'cronium var delete KEY... [--user ID | --org ID] [--json]',
+  help: [OWNERS, '', 'example: cronium var delete OLD_KEY --org acme'].join('\n'),
+  options: OPTIONS,
+  async run({ positionals, values }, io) {
+    if (positionals.length === 0) throw new Misuse('delete which variable? see: cronium var list');
+    const keys = positionals.map(checkedKey);
+    using server = await connect(values.state, io);
+    const { changes } = await server.call('variable.edit', {
+      namespace: namespaceOf(values),
+      set: [],
+      delete: keys,
+    });
+    const deleted = new Set<string>(changes.map(({ key }) => key));
+    const missing = keys.filter((key) => !deleted.has(key));
+    if (values.json) io.out(`${JSON.stringify({ deleted: [...deleted], missing })}\n`);
+    for (const key of missing) io.err(`there was no variable ${JSON.stringify(key)}; see: cronium var list`);
+    return missing.length === 0 ? 0 : 1;
+  },
+});
+
+export const variableList = command({
+  name: 'var list',
+  summary: 'List variables with their values',
+  usage: 'cronium var list [--user ID | --org ID] [--json]',
+  help: [OWNERS, '', 'example: cronium var list --user ada'].join('\n'),
+  options: OPTIONS,
+  async run({ values }, io) {
+    using server = await connect(values.state, io);
+    const { variables } = await server.call('variable.list', { namespace: namespaceOf(values) });
+    if (values.json) io.out(`[${variables.map(variableJson).join(',')}]\n`);
+    else for (const { key, text } of variables) io.out(`${key} = ${text}\n`);
+    return 0;
+  },
+});
+
+export const variableImport = command({
+  name: 'var import',
+  summary: 'Set every member of a JSON object as a variable',
+  usage: 'cronium var import JSON|@FILE|- [--user ID | --org ID] [--json]',
+  help: [OWNERS, '', 'All in one commit. Variables that the object does not name stay as they are.', '', 'example: cronium var import @variables.json --user ada'].join('\n'),
+  options: OPTIONS,
+  async run({ positionals, values }, io) {
+    const [argument] = positionals;
+    if (argument === undefined) throw new Misuse('import what? give a JSON object, @FILE or -');
+    const members = scanMembers(await jsonArgument(argument, 'the import', io));
+    if (members === undefined) throw new Misuse('the import is not a JSON object');
+    const set = [...members].map(([key, text]): [VariableKey, string] => [checkedKey(key), text]);
+    using server = await connect(values.state, io);
+    const { version } = await server.call('variable.edit', { namespace: namespaceOf(values), set, delete: [] });
+    if (values.json) io.out(`${JSON.stringify({ imported: set.length, version })}\n`);
+    else io.err(`imported ${set.length} variables`);
+    return 0;
+  },
+});
+
+export const variableExport = command({
+  name: 'var export',
+  summary: 'Print all variables as one JSON object',
+  usage: 'cronium var export [--user ID | --org ID]',
+  help: [OWNERS, '', 'The object is what a script finds in variables.json; `var import` takes it back.', '', 'example: cronium var export --user ada > backup.json'].join('\n'),
+  options: OPTIONS,
+  async run({ values }, io) {
+    using server = await connect(values.state, io);
+    const { variables } = await server.call('variable.list', { namespace: namespaceOf(values) });
+    io.out(`${renderMembers(variables.map(({ key, text }) => [key, text]))}\n`);
+    return 0;
+  },
+});
+
+async function connect(state: string | undefined, io: Io): Promise<Connection> {
+  return await new Installation(State.of(state, io.env)).operator();
+}
+
+function keyArgument(positionals: readonly string[], most: number): VariableKey {
+  const [key] = positionals;
+  if (key === undefined) throw new Misuse('which variable? see: cronium var list');
+  if (positionals.length > most)
+    throw new Misuse(`what is ${JSON.stringify(positionals[most])}? quote values that hold spaces`);
+  return checkedKey(key);
+}
+
+function checkedKey(key: string): VariableKey {
+  const result = VariableKey.safeParse(key);
+  if (result.success) return result.data;
+  throw new Misuse(`variable ${JSON.stringify(key)}: ${result.error.issues[0]?.message ?? 'not a key'}`);
+}
+
+const plain = (text: string): string => (text.startsWith('"') ? (JSON.parse(text) as string) : text);
+
+/** The value as its own source text. */
+const variableJson = ({ key, text, version, updatedAt }: Variable): string =>
+  `{"key":${JSON.stringify(key)},"value":${text},"version":${version},"updatedAt":${JSON.stringify(new Date(updatedAt).toISOString())}}`;
