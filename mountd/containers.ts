@@ -52,9 +52,13 @@ export class Containers {
       await this.#docker.getImage(image).inspect();
     } catch (error) {
       if (statusOf(error) === 404)
-        throw new BridgeError('not_found', `there is no image ${image}: build ours with scripts/setup, or pull it`, {
-          cause: error,
-        });
+        throw new BridgeError(
+          'not_found',
+          `there is no image ${image}: build ours with scripts/setup, or pull it`,
+          {
+            cause: error,
+          },
+        );
       throw this.#sentence(error);
     }
   }
@@ -82,7 +86,9 @@ export class Containers {
       const exited = container.wait({ condition: 'next-exit' });
       exited.catch(() => {}); // heard where it is awaited
       await container.start();
-      return new RunningContainer(container, logs as unknown as Readable, exited, (one) => this.#remove(one));
+      return new RunningContainer(container, logs as unknown as Readable, exited, (one) =>
+        this.#remove(one),
+      );
     } catch (error) {
       if (container !== undefined) await this.#remove(container);
       throw this.#sentence(error);

@@ -21,7 +21,11 @@ const UNSENT_POLL_MS = 10;
 const SOCKET_PATH_BYTES_MAX = 107;
 
 export interface ControlHandlers {
-  run(request: RunRequest, onLog: (log: Log) => Promise<void>, signal: AbortSignal): Promise<RunResult>;
+  run(
+    request: RunRequest,
+    onLog: (log: Log) => Promise<void>,
+    signal: AbortSignal,
+  ): Promise<RunResult>;
   status(): MountdStatus;
 }
 
@@ -45,12 +49,17 @@ export class ControlServer implements AsyncDisposable {
   /** @throws BridgeError `invalid` for a path no socket can have, `unavailable` when it cannot be made */
   static async open(path: string, handlers: ControlHandlers): Promise<ControlServer> {
     if (Buffer.byteLength(path) > SOCKET_PATH_BYTES_MAX)
-      throw new BridgeError('invalid', `${path} is too long for a socket: choose a shorter --state directory`);
+      throw new BridgeError(
+        'invalid',
+        `${path} is too long for a socket: choose a shorter --state directory`,
+      );
     rmSync(path, { force: true });
     const server = new ControlServer(path, handlers);
     await new Promise<void>((resolve, reject) => {
       server.#http.once('error', (cause) =>
-        reject(new BridgeError('unavailable', `cannot listen on ${path}: ${cause.message}`, { cause })),
+        reject(
+          new BridgeError('unavailable', `cannot listen on ${path}: ${cause.message}`, { cause }),
+        ),
       );
       server.#http.listen(path, resolve);
     });
@@ -84,4 +93,3 @@ export class ControlServer implements AsyncDisposable {
     })).then(() => this.#open.delete(ws));
   }
 }
-

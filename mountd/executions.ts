@@ -4,8 +4,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { Channels, ExecutionChannel } from '#bridge/client/execution-channel.js';
 import type { Link } from '#bridge/client/link.js';
-import { asBridgeError, BridgeError } from '#bridge/wire/errors.js';
 import type { Log, MountdStatus, RunRequest, RunResult } from '#bridge/wire/control.js';
+import { asBridgeError, BridgeError } from '#bridge/wire/errors.js';
 import type { ExecutionId } from '#bridge/wire/names.js';
 import type { EventDocument, Status, Variable, VariableChange } from '#bridge/wire/protocol.js';
 import type { Containers, Exit, RunningContainer } from './containers.js';
@@ -53,8 +53,13 @@ export class Executions implements AsyncDisposable {
    * Runs to the end, whatever that is; `signal` stops the script. `onLog` returns a promise to be waited for before more
    * output is read. @throws BridgeError when the script could not be started.
    */
-  async run(request: RunRequest, onLog: (log: Log) => Promise<void>, signal: AbortSignal): Promise<RunResult> {
-    if (this.#closing.signal.aborted) throw new BridgeError('unavailable', 'mountd is shutting down');
+  async run(
+    request: RunRequest,
+    onLog: (log: Log) => Promise<void>,
+    signal: AbortSignal,
+  ): Promise<RunResult> {
+    if (this.#closing.signal.aborted)
+      throw new BridgeError('unavailable', 'mountd is shutting down');
     const run = this.#run(request, onLog, AbortSignal.any([signal, this.#closing.signal]));
     this.#runs.add(run);
     try {
@@ -70,7 +75,11 @@ export class Executions implements AsyncDisposable {
     await Promise.allSettled(this.#runs);
   }
 
-  async #run(request: RunRequest, onLog: (log: Log) => Promise<void>, signal: AbortSignal): Promise<RunResult> {
+  async #run(
+    request: RunRequest,
+    onLog: (log: Log) => Promise<void>,
+    signal: AbortSignal,
+  ): Promise<RunResult> {
     const { link, mount, containers, mountPoint, helpers, hostsFile, uid, gid } = this.#options;
     const { runtime, exact, user, org, timeoutMs } = request;
     const image = request.image ?? LAUNCH[runtime].image;
@@ -112,7 +121,12 @@ export class Executions implements AsyncDisposable {
     news.deliverTo(tree);
 
     const startedAt = Date.now();
-    this.#running.set(executionId, { executionId, runtime, startedAt, script: request.script.name });
+    this.#running.set(executionId, {
+      executionId,
+      runtime,
+      startedAt,
+      script: request.script.name,
+    });
     try {
       await using container = await containers.start({
         executionId,
@@ -127,11 +141,22 @@ export class Executions implements AsyncDisposable {
         cpus: request.cpus,
       });
       log.info({ runtime, image }, 'execution started');
-      const { exit, stderrSeen, timedOut, stopped } = await follow(container, timeoutMs, onLog, signal);
+      const { exit, stderrSeen, timedOut, stopped } = await follow(
+        container,
+        timeoutMs,
+        onLog,
+        signal,
+      );
       const finishedAt = Date.now();
       const status = statusOf(exit, { timedOut, stopped, failed: exact && stderrSeen });
       const outcome = await tree.finish(status === 'succeeded');
-      const ended = { status, exitCode: exit.code, signal: signalOf(exit.code), startedAt, finishedAt };
+      const ended = {
+        status,
+        exitCode: exit.code,
+        signal: signalOf(exit.code),
+        startedAt,
+        finishedAt,
+      };
       await channel.finish({
         ...ended,
         warnings: [...outcome.warnings],

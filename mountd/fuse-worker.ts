@@ -2,9 +2,9 @@ import { isMainThread, parentPort, workerData } from 'node:worker_threads';
 import { pino } from 'pino';
 import type { Runtime } from '#bridge/client/runtime.js';
 import { FuseSession } from '#bridge/fuse/session.js';
+import type { Outcome } from '#bridge/vfs/documents.js';
 import { ExecutionTree, type TreeSpec } from '#bridge/vfs/execution-tree.js';
 import { Volume } from '#bridge/vfs/volume.js';
-import type { Outcome } from '#bridge/vfs/documents.js';
 import { BridgeError } from '#bridge/wire/errors.js';
 import type { Variable, VariableChange } from '#bridge/wire/protocol.js';
 import { connectPort } from './port-calls.js';
@@ -35,7 +35,10 @@ export interface FuseCalls {
 export interface RuntimeCalls {
   ready(): Promise<void>;
   ended(reason: string | undefined): Promise<void>;
-  commitVariables(id: string, ...args: Parameters<Runtime['commitVariables']>): ReturnType<Runtime['commitVariables']>;
+  commitVariables(
+    id: string,
+    ...args: Parameters<Runtime['commitVariables']>
+  ): ReturnType<Runtime['commitVariables']>;
   setOutput(id: string, text: string): Promise<void>;
   setCondition(id: string, condition: boolean): Promise<void>;
 }

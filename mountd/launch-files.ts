@@ -11,7 +11,11 @@ interface LaunchRow {
   /** What the legacy executor put before the script (`--compat exact`). */
   readonly prelude: string;
   /** How the helper gets into an unchanged script: a file run first, and the environment variable that makes it so. */
-  readonly injection: { readonly file: string; readonly text: string; readonly env: readonly [string, string] };
+  readonly injection: {
+    readonly file: string;
+    readonly text: string;
+    readonly env: readonly [string, string];
+  };
 }
 
 /**
@@ -26,7 +30,8 @@ export const LAUNCH: { readonly [R in RuntimeName]: LaunchRow } = {
     prelude: '#!/bin/bash\nsource ./cronium.sh\n\n',
     injection: {
       file: '.launch/bash-env.sh',
-      text: 'unset BASH_ENV\nsource ./cronium.sh\n',
+      // HOSTNAME comes from Docker; bash has a variable of that name anyway, scripts' children never had.
+      text: 'unset BASH_ENV\nexport -n HOSTNAME\nsource ./cronium.sh\n',
       env: ['BASH_ENV', '/cronium/.launch/bash-env.sh'],
     },
   },
@@ -40,6 +45,7 @@ export const LAUNCH: { readonly [R in RuntimeName]: LaunchRow } = {
       text: [
         'import builtins, os, sys',
         "os.environ.pop('PYTHONPATH', None)",
+        "os.environ.pop('HOSTNAME', None)",
         'sys.path.remove(os.path.dirname(__file__))',
         'sys.path.insert(0, os.getcwd())',
         'try:',
@@ -61,7 +67,7 @@ export const LAUNCH: { readonly [R in RuntimeName]: LaunchRow } = {
     prelude: "const cronium = require('./cronium.js');\n\n",
     injection: {
       file: '.launch/preload.cjs',
-      text: "delete process.env.NODE_OPTIONS;\nrequire('/cronium/work/cronium.js');\n",
+      text: "delete process.env.NODE_OPTIONS;\ndelete process.env.HOSTNAME;\nrequire('/cronium/work/cronium.js');\n",
       env: ['NODE_OPTIONS', '--require=/cronium/.launch/preload.cjs'],
     },
   },

@@ -2,6 +2,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { pino } from 'pino';
 import { Link } from '#bridge/client/link.js';
+import { abortConnection, unmount } from '#bridge/fuse/mount.js';
 import { asBridgeError } from '#bridge/wire/errors.js';
 import { MountdConfig, type StartReport } from './config.js';
 import { Containers } from './containers.js';
@@ -22,7 +23,7 @@ async function serve(): Promise<number> {
   const stopped = new Promise<number>((resolve) => {
     process.once('SIGTERM', () => resolve(0));
     process.once('SIGINT', () => resolve(0));
-    // The supervisor is gone, and with it whoever would unmount and clean up after us.
+    // The supervisor is gone, and with it whoever would have unmounted after us.
     process.once('disconnect', () => resolve(1));
   });
   const { address, tls } = {
@@ -38,7 +39,8 @@ async function serve(): Promise<number> {
   const containers = new Containers(config.dockerSocket, config.instance);
   await containers.reap().then(
     (count) => count > 0 && log.warn({ count }, 'removed containers of an earlier life'),
-    (error: unknown) => log.warn({ reason: asBridgeError(error).message }, 'Docker is not there yet'),
+    (error: unknown) =>
+      log.warn({ reason: asBridgeError(error).message }, 'Docker is not there yet'),
   );
   await using link = new Link({ address, tls, software: config.software });
   await using mount = await MountHost.open({
@@ -70,7 +72,13 @@ async function serve(): Promise<number> {
 }
 
 serve().then(
-  (code) => process.exit(code),
+  async (code) => {
+    if (!process.connected) {
+      abortConnection(config.mountPoint);
+      await unmount(config.mountPoint);
+    }
+    process.exit(code);
+  },
   (error: unknown) => {
     const { message } = asBridgeError(error);
     log.fatal({ err: error }, 'cannot serve');

@@ -27,7 +27,9 @@ export class MountHost implements AsyncDisposable {
       ended = resolve;
     });
     this.#worker = new Worker(new URL('./fuse-worker.js', import.meta.url), { workerData: data });
-    this.#worker.on('error', (error) => ended(`the FUSE thread failed: ${error.stack ?? error.message}`));
+    this.#worker.on('error', (error) =>
+      ended(`the FUSE thread failed: ${error.stack ?? error.message}`),
+    );
     this.#exited = new Promise((resolve) => {
       this.#worker.on('exit', () => {
         ended('the FUSE thread ended');
@@ -63,7 +65,13 @@ export class MountHost implements AsyncDisposable {
       }),
       new Promise<void>((_resolve, reject) => {
         timer = setTimeout(
-          () => reject(new BridgeError('timeout', `the kernel did not start the mount within ${MOUNT_READY_MS} ms`)),
+          () =>
+            reject(
+              new BridgeError(
+                'timeout',
+                `the kernel did not start the mount within ${MOUNT_READY_MS} ms`,
+              ),
+            ),
           MOUNT_READY_MS,
         );
       }),

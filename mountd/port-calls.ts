@@ -22,7 +22,10 @@ export function connectPort<Theirs extends Methods<Theirs>, Ours extends Methods
   port: Port,
   served: Ours,
 ): Theirs {
-  const waiting = new Map<number, { resolve: (value: unknown) => void; reject: (error: BridgeError) => void }>();
+  const waiting = new Map<
+    number,
+    { resolve: (value: unknown) => void; reject: (error: BridgeError) => void }
+  >();
   let nextId = 1;
 
   const serve = async ({ id, method, args }: Extract<Message, { kind: 'call' }>) => {

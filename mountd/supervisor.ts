@@ -52,7 +52,7 @@ async function watch(child: ChildProcess): Promise<boolean> {
   child.on('message', (message) => {
     const report = StartReport.parse(message);
     if (report.state === 'failed') failure = report.message;
-    else process.send?.(report);
+    else if (process.connected) process.send?.(report); // after a restart nobody waits for it any more
   });
   const stop = () => {
     child.kill('SIGTERM');
@@ -82,7 +82,10 @@ async function supervise(): Promise<void> {
     deaths.push(now);
     while ((deaths[0] ?? now) < now - RESTARTS_WINDOW_MS) deaths.shift();
     if (deaths.length > RESTARTS_MAX)
-      throw new BridgeError('unavailable', `the serving process died ${deaths.length} times within a minute`);
+      throw new BridgeError(
+        'unavailable',
+        `the serving process died ${deaths.length} times within a minute`,
+      );
     await sleep(RESTART_PAUSE_MS);
   }
 }

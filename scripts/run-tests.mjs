@@ -11,7 +11,9 @@ const files = readdirSync('dist/test', { recursive: true })
   .sort()
   .map((file) => `dist/test/${file}`);
 if (files.length === 0) {
-  console.error(`no test under dist/test matches "${wanted.join(' ')}"; build first: npm run build`);
+  console.error(
+    `no test under dist/test matches "${wanted.join(' ')}"; build first: npm run build`,
+  );
   process.exit(1);
 }
 const flags = ['--enable-source-maps', '--test', '--test-concurrency=2', '--test-reporter=spec'];

@@ -27,7 +27,9 @@ async function serve(): Promise<void> {
 
   const fresh = !existsSync(join(config.database, 'CURRENT'));
   const keyring = Keyring.open({ keyring: config.keyring, masterKey: config.masterKey }, fresh);
-  const level = await LevelStore.open(config.database, (error) => log.error({ err: error }, 'a watcher failed'));
+  const level = await LevelStore.open(config.database, (error) =>
+    log.error({ err: error }, 'a watcher failed'),
+  );
   await using store = new EncryptedStore(level, keyring);
   const sessions = new Set<Session>();
   const services = {

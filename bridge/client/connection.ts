@@ -2,7 +2,13 @@ import { connect as tlsConnect } from 'node:tls';
 import { WebSocket } from 'ws';
 import { asBridgeError, BridgeError, errnoCode } from '#bridge/wire/errors.js';
 import { MESSAGE_BYTES_MAX } from '#bridge/wire/limits.js';
-import { type CallOptions, type Handlers, Peer, type Serve, serveTable } from '#bridge/wire/peer.js';
+import {
+  type CallOptions,
+  type Handlers,
+  Peer,
+  type Serve,
+  serveTable,
+} from '#bridge/wire/peer.js';
 import {
   type Operations,
   type Params,
@@ -128,9 +134,13 @@ export class ControlConnection<Calls extends Operations> implements Disposable {
       await opened(ws);
       return connection;
     } catch (cause) {
-      throw new BridgeError('unavailable', `mountd does not answer on ${socketPath}; start it with: cronium up`, {
-        cause,
-      });
+      throw new BridgeError(
+        'unavailable',
+        `mountd does not answer on ${socketPath}; start it with: cronium up`,
+        {
+          cause,
+        },
+      );
     }
   }
 
@@ -159,7 +169,12 @@ export function servePeer<Serves extends Operations>(
   handlers: (peer: Peer<Record<never, never>, Serves>) => Handlers<Serves>,
 ): Promise<BridgeError> {
   const serve: Serve = async (op, call) => await served(op, call);
-  const peer = new Peer<Record<never, never>, Serves>((bytes) => ws.send(bytes), {}, operations, serve);
+  const peer = new Peer<Record<never, never>, Serves>(
+    (bytes) => ws.send(bytes),
+    {},
+    operations,
+    serve,
+  );
   const served = serveTable(handlers(peer));
   return attach(ws, peer);
 }
@@ -189,7 +204,9 @@ async function attach<C extends Operations, S extends Operations>(
     ws.on('close', (code, reason) => {
       clearTimeout(silence);
       const why = failure?.message ?? (reason.toString() || `code ${code}`);
-      const error = new BridgeError('unavailable', `the connection was lost: ${why}`, { cause: failure });
+      const error = new BridgeError('unavailable', `the connection was lost: ${why}`, {
+        cause: failure,
+      });
       peer.close(error);
       resolve(error);
     });
@@ -205,7 +222,9 @@ function opened(ws: WebSocket, signal?: AbortSignal): Promise<void> {
       response.on('data', (chunk: Buffer) => {
         body += chunk.toString();
       });
-      response.on('end', () => reject(new BridgeError('denied', body.trim() || `HTTP ${response.statusCode}`)));
+      response.on('end', () =>
+        reject(new BridgeError('denied', body.trim() || `HTTP ${response.statusCode}`)),
+      );
     });
     signal?.addEventListener('abort', () => reject(new BridgeError('interrupted', 'interrupted')), {
       once: true,
@@ -214,29 +233,44 @@ function opened(ws: WebSocket, signal?: AbortSignal): Promise<void> {
 }
 
 /** The TLS stack's codes as sentences with a next step. */
-function connectError(error: unknown, { host, port }: ServerAddress, certPath: string): BridgeError {
+function connectError(
+  error: unknown,
+  { host, port }: ServerAddress,
+  certPath: string,
+): BridgeError {
   const server = `the server at ${host}:${port}`;
   const texts: string[] = [];
   for (let e = error; e instanceof Error; e = e.cause) {
-    if ('code' in e && typeof e.code === 'string') texts.push(e.code);
+    if ('code' in e && typeof e.code === 'string' && !(e instanceof BridgeError))
+      texts.push(e.code);
     texts.push(e.message);
   }
   const text = texts.join(' ');
   const because = (sentence: string) => new BridgeError('denied', sentence, { cause: error });
-  if (/ALERT_CERTIFICATE_EXPIRED|alert certificate expired/i.test(text))
-    return because(`${server} refused the certificate ${certPath}: it has expired; renew it with: cronium up`);
+  if (/client certificate has expired/.test(text))
+    return because(
+      `${server} refused ${certPath}: the certificate has expired; renew it with: cronium up`,
+    );
+  if (/client certificate/.test(text))
+    return because(`${server} refused ${certPath}: ${texts[0]}; use one that its own CA issued`);
   if (/CERT_HAS_EXPIRED/.test(text))
-    return because(`the certificate of ${server} has expired; renew it with: cronium down, then cronium up`);
-  if (/ALERT_CERTIFICATE_REQUIRED|alert certificate required/i.test(text))
-    return because(`${server} wants a client certificate; use one it issued`);
-  if (/ALERT_UNKNOWN_CA|alert unknown ca|ALERT_BAD_CERTIFICATE|decrypt error/i.test(text))
-    return because(`${server} does not know the issuer of ${certPath}: use a certificate of its own CA`);
+    return because(
+      `the certificate of ${server} has expired; renew it with: cronium down, then cronium up`,
+    );
   if (/SELF_SIGNED|UNABLE_TO_(VERIFY|GET)|CERT_SIGNATURE_FAILURE|ERR_TLS_CERT/.test(text))
-    return because(`${server} shows a certificate that our CA did not issue: is it the right server?`);
+    return because(
+      `${server} shows a certificate that our CA did not issue: is it the right server?`,
+    );
   if (error instanceof BridgeError && error.code !== 'unavailable') return error;
   if (errnoCode(error) === 'ECONNREFUSED')
-    return new BridgeError('unavailable', `no server answers at ${host}:${port}; start it with: cronium up`, {
-      cause: error,
-    });
-  return new BridgeError('unavailable', `cannot reach ${server}: ${texts[0] ?? String(error)}`, { cause: error });
+    return new BridgeError(
+      'unavailable',
+      `no server answers at ${host}:${port}; start it with: cronium up`,
+      {
+        cause: error,
+      },
+    );
+  return new BridgeError('unavailable', `cannot reach ${server}: ${texts[0] ?? String(error)}`, {
+    cause: error,
+  });
 }

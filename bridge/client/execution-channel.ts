@@ -6,9 +6,9 @@ import {
   type Params,
   type Result,
   type ServerOperations,
+  VARIABLES_CHANGED,
   type Variable,
   type VariableChange,
-  VARIABLES_CHANGED,
   VariablesChanged,
 } from '#bridge/wire/protocol.js';
 import type { Connection } from './connection.js';
@@ -81,7 +81,10 @@ export class ExecutionChannel implements Runtime, Disposable {
   }
 
   async commitVariables(edit: VariablesEdit): Promise<readonly VariableChange[]> {
-    const params = { set: edit.set.map(([key, text]) => [key, text] as [typeof key, string]), delete: [...edit.delete] };
+    const params = {
+      set: edit.set.map(([key, text]) => [key, text] as [typeof key, string]),
+      delete: [...edit.delete],
+    };
     return (await this.#call('variables.commit', params)).changes;
   }
 
@@ -117,10 +120,14 @@ export class ExecutionChannel implements Runtime, Disposable {
    * A call whose connection dies under it is made again on the next one: every operation here sets a state, so doing it
    * twice is doing it once.
    */
-  async #call<O extends 'variables.commit' | 'output.set' | 'condition.set' | 'execution.finish' | 'token.renew'>(
-    op: O,
-    params: Params<ServerOperations, O>,
-  ): Promise<Result<ServerOperations, O>> {
+  async #call<
+    O extends
+      | 'variables.commit'
+      | 'output.set'
+      | 'condition.set'
+      | 'execution.finish'
+      | 'token.renew',
+  >(op: O, params: Params<ServerOperations, O>): Promise<Result<ServerOperations, O>> {
     const deadline = Date.now() + OUTAGE_BUDGET_MS;
     for (;;) {
       const leftMs = Math.max(1, deadline - Date.now());
@@ -139,7 +146,10 @@ export class ExecutionChannel implements Runtime, Disposable {
     }
   }
 
-  #channelOn(connection: Connection, opened: (variables: readonly Variable[]) => void): Promise<number> {
+  #channelOn(
+    connection: Connection,
+    opened: (variables: readonly Variable[]) => void,
+  ): Promise<number> {
     if (this.#opened?.connection === connection) return this.#opened.channel;
     const channel = connection.call('execution.open', { token: this.#token }).then((answer) => {
       this.#channels.add(this, connection, answer.channel);
@@ -182,7 +192,8 @@ export class Channels {
       this.#byNumber = new Map();
       this.#early = [];
       connection.onPush = (channel, topic, value) => {
-        if (topic === VARIABLES_CHANGED) this.#push(channel, parse(VariablesChanged, value, topic).changes);
+        if (topic === VARIABLES_CHANGED)
+          this.#push(channel, parse(VariablesChanged, value, topic).changes);
       };
       for (const channel of this.#all) channel.reopen(connection);
     };
@@ -202,7 +213,8 @@ export class Channels {
 
   remove(channel: ExecutionChannel): void {
     this.#all.delete(channel);
-    for (const [number, owner] of this.#byNumber) if (owner === channel) this.#byNumber.delete(number);
+    for (const [number, owner] of this.#byNumber)
+      if (owner === channel) this.#byNumber.delete(number);
   }
 
   #push(number: number, changes: readonly VariableChange[]): void {

@@ -26,8 +26,7 @@ export class Link implements AsyncDisposable {
   #status: LinkStatus = { connected: false, since: Date.now(), problem: 'connecting' };
   #waiting: ((connection: Connection) => void)[] = [];
 
-  /** Called with every new connection before anyone else may use it. */
-  onConnect: (connection: Connection) => void = () => {};
+  #onConnect: (connection: Connection) => void = () => {};
 
   constructor(options: ConnectOptions) {
     this.#options = options;
@@ -36,6 +35,12 @@ export class Link implements AsyncDisposable {
 
   get status(): LinkStatus {
     return this.#status;
+  }
+
+  /** Called with every new connection before anyone else may use it, and at once with the present one. */
+  set onConnect(listener: (connection: Connection) => void) {
+    this.#onConnect = listener;
+    if (this.#current !== undefined) listener(this.#current);
   }
 
   /** The connection, waiting for one up to `budgetMs`. @throws BridgeError `unavailable`, `interrupted` */
@@ -58,7 +63,12 @@ export class Link implements AsyncDisposable {
       const timer = setTimeout(() => {
         finish();
         const problem = this.#status.problem ?? 'no connection';
-        reject(new BridgeError('unavailable', `the server was out of reach for ${budgetMs} ms: ${problem}`));
+        reject(
+          new BridgeError(
+            'unavailable',
+            `the server was out of reach for ${budgetMs} ms: ${problem}`,
+          ),
+        );
       }, budgetMs);
       signal?.addEventListener('abort', interrupted, { once: true });
       this.#waiting.push(arrived);
@@ -96,9 +106,9 @@ export class Link implements AsyncDisposable {
       connection[Symbol.dispose]();
       return;
     }
-    this.onConnect(connection);
+    this.#onConnect(connection);
     this.#current = connection;
     this.#status = { connected: true, since: Date.now() };
-    for (const arrived of [...this.#waiting]) arrived(connection);
+    for (const arrived of this.#waiting) arrived(connection);
   }
 }

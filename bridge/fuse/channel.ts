@@ -24,7 +24,12 @@ export class Channel {
   readonly #socket: Socket;
 
   /** Calls `received` with the length of each request in `buffer`, and `ended` once, when the mount is gone. */
-  constructor(fd: number, buffer: Buffer, received: (length: number) => void, ended: (error?: Error) => void) {
+  constructor(
+    fd: number,
+    buffer: Buffer,
+    received: (length: number) => void,
+    ended: (error?: Error) => void,
+  ) {
     this.#fd = fd;
     const Pipe = pipeConstructor();
     const handle = new Pipe(PIPE_SOCKET);
@@ -77,7 +82,8 @@ export class Channel {
       await writevAsync(this.#fd, parts);
     } catch (error) {
       const code = errnoCode(error);
-      if (code !== 'ENOENT' && code !== 'ENODEV' && code !== 'ECONNABORTED' && code !== 'ENOTDIR') throw error;
+      if (code !== 'ENOENT' && code !== 'ENODEV' && code !== 'ECONNABORTED' && code !== 'ENOTDIR')
+        throw error;
     }
   }
 

@@ -82,17 +82,29 @@ export function handlersFor(volume: Volume): Partial<Record<OpcodeName, Handler>
       const parent = volume.directory(request.node);
       const name = nameAt(request, BODY);
       const target = nameAt(request, BODY + name.length + 1);
-      entry(reply, parent, volume.symlink(parent, name, Buffer.from(target, 'latin1'), callerOf(request)));
+      entry(
+        reply,
+        parent,
+        volume.symlink(parent, name, Buffer.from(target, 'latin1'), callerOf(request)),
+      );
     },
     MKNOD: (request, reply) => {
       const parent = volume.directory(request.node);
       const [mode, rdev] = [request.u32(BODY), request.u32(BODY + 4)];
-      entry(reply, parent, volume.mknod(parent, nameAt(request, BODY + 16), mode, rdev, callerOf(request)));
+      entry(
+        reply,
+        parent,
+        volume.mknod(parent, nameAt(request, BODY + 16), mode, rdev, callerOf(request)),
+      );
     },
     MKDIR: (request, reply) => {
       const parent = volume.directory(request.node);
       const mode = request.u32(BODY);
-      entry(reply, parent, volume.mkdir(parent, nameAt(request, BODY + 8), mode, callerOf(request)));
+      entry(
+        reply,
+        parent,
+        volume.mkdir(parent, nameAt(request, BODY + 8), mode, callerOf(request)),
+      );
     },
     UNLINK: (request) => volume.unlink(volume.directory(request.node), nameAt(request, BODY)),
     RMDIR: (request) => volume.rmdir(volume.directory(request.node), nameAt(request, BODY)),
@@ -118,7 +130,13 @@ export function handlersFor(volume: Volume): Partial<Record<OpcodeName, Handler>
     CREATE: (request, reply) => {
       const parent = volume.directory(request.node);
       const [flags, mode] = [request.u32(BODY), request.u32(BODY + 4)];
-      const [inode, handle] = volume.create(parent, nameAt(request, BODY + 16), mode, flags, callerOf(request));
+      const [inode, handle] = volume.create(
+        parent,
+        nameAt(request, BODY + 16),
+        mode,
+        flags,
+        callerOf(request),
+      );
       entry(reply, parent, inode);
       reply.open(handle.id, FOPEN_KEEP_CACHE);
     },
@@ -153,7 +171,12 @@ export function handlersFor(volume: Volume): Partial<Record<OpcodeName, Handler>
       const name = nameAt(request, BODY + 8);
       const at = BODY + 8 + name.length + 1;
       if (at + size > request.length) throw EINVAL;
-      volume.setxattr(volume.inode(request.node), name, request.bytes.subarray(at, at + size), flags);
+      volume.setxattr(
+        volume.inode(request.node),
+        name,
+        request.bytes.subarray(at, at + size),
+        flags,
+      );
     },
     GETXATTR: (request, reply) => {
       const value = volume.getxattr(volume.inode(request.node), nameAt(request, BODY + 8));
@@ -161,14 +184,21 @@ export function handlersFor(volume: Volume): Partial<Record<OpcodeName, Handler>
     },
     LISTXATTR: (request, reply) => {
       const names = volume.listxattr(volume.inode(request.node));
-      sized(reply, request.u32(BODY), Buffer.from(names.map((name) => `${name}\0`).join(''), 'latin1'));
+      sized(
+        reply,
+        request.u32(BODY),
+        Buffer.from(names.map((name) => `${name}\0`).join(''), 'latin1'),
+      );
     },
-    REMOVEXATTR: (request) =>
-      volume.removexattr(volume.inode(request.node), nameAt(request, BODY)),
+    REMOVEXATTR: (request) => volume.removexattr(volume.inode(request.node), nameAt(request, BODY)),
     IOCTL: (_request, reply) => reply.fail(ENOTTY),
     FALLOCATE: (request) => {
       const file = regular(request);
-      const [offset, length, mode] = [request.u64(BODY + 8), request.u64(BODY + 16), request.u32(BODY + 24)];
+      const [offset, length, mode] = [
+        request.u64(BODY + 8),
+        request.u64(BODY + 16),
+        request.u32(BODY + 24),
+      ];
       if ((mode & ~FALLOC_FL_KEEP_SIZE) !== 0) throw EOPNOTSUPP;
       if (mode === 0 && offset + length > file.size) file.truncate(offset + length);
     },
@@ -186,7 +216,8 @@ function callerOf(request: Request): Caller {
 }
 
 /** FLUSH, FSYNC and WRITE start with the handle. */
-const handleOf = (volume: Volume, request: Request): OpenFile | undefined => volume.handle(request.u64(BODY));
+const handleOf = (volume: Volume, request: Request): OpenFile | undefined =>
+  volume.handle(request.u64(BODY));
 
 /** @throws FsError EIO for a message that ends inside the name */
 function nameAt(request: Request, offset: number): string {

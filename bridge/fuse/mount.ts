@@ -27,7 +27,11 @@ export function openFuseDevice(): number {
 
 /** mount(2) through mount(8), which gets the descriptor as number 3. Returns once mounted; the kernel's INIT then waits. */
 export async function mountFuse(fd: number, directory: string): Promise<void> {
-  const { code, text } = await run('mount', ['-i', '-t', 'fuse.cronium', '-o', `fd=3,${OPTIONS}`, 'cronium', directory], fd);
+  const { code, text } = await run(
+    'mount',
+    ['-i', '-t', 'fuse.cronium', '-o', `fd=3,${OPTIONS}`, 'cronium', directory],
+    fd,
+  );
   if (code !== 0) throw new BridgeError('unavailable', `cannot mount ${directory}: ${text}`);
 }
 
@@ -51,7 +55,10 @@ export function abortConnection(directory: string): void {
 
 /** The topmost mount at `directory`, from proc_pid_mountinfo(5), which never touches the mount itself. */
 export function mountedAt(directory: string): { type: string; minor: number } | undefined {
-  const escaped = directory.replace(/[ \t\n\\]/g, (c) => `\\${c.charCodeAt(0).toString(8).padStart(3, '0')}`);
+  const escaped = directory.replace(
+    /[ \t\n\\]/g,
+    (c) => `\\${c.charCodeAt(0).toString(8).padStart(3, '0')}`,
+  );
   let found: { type: string; minor: number } | undefined;
   for (const line of readFileSync('/proc/self/mountinfo', 'utf8').split('\n')) {
     const fields = line.split(' ');
@@ -66,7 +73,11 @@ export function closeFuseDevice(fd: number): void {
   closeSync(fd);
 }
 
-async function run(command: string, args: readonly string[], fd?: number): Promise<{ code: number; text: string }> {
+async function run(
+  command: string,
+  args: readonly string[],
+  fd?: number,
+): Promise<{ code: number; text: string }> {
   const child = spawn(command, args, {
     stdio: fd === undefined ? ['ignore', 'ignore', 'pipe'] : ['ignore', 'ignore', 'pipe', fd],
     timeout: UNMOUNT_MS,

@@ -187,4 +187,3 @@ export class Reply {
     this.#words[(at >> 2) + 1] = Math.floor(value / 0x1_0000_0000);
   }
 }
-

@@ -1,9 +1,17 @@
 import { constants } from 'node:os';
-import { BridgeError, errnoOf } from '#bridge/wire/errors.js';
 import { FsError, hostErrno } from '#bridge/vfs/fs-error.js';
 import { isDying } from '#bridge/vfs/process-family.js';
 import type { Volume } from '#bridge/vfs/volume.js';
-import { IN, INIT_BITS, KERNEL_MAJOR, KERNEL_MINOR, KERNEL_MINOR_MIN, OPCODE_NAMES, OPCODES } from './abi.js';
+import { BridgeError, errnoOf } from '#bridge/wire/errors.js';
+import {
+  IN,
+  INIT_BITS,
+  KERNEL_MAJOR,
+  KERNEL_MINOR,
+  KERNEL_MINOR_MIN,
+  OPCODE_NAMES,
+  OPCODES,
+} from './abi.js';
 import { Channel } from './channel.js';
 import { type Finish, type Handler, handlersFor } from './handlers.js';
 import { Invalidation } from './invalidation.js';
@@ -223,4 +231,3 @@ export class FuseSession {
 
 /** Ids count up from 2; bit 63 marks one that is sent again. As one number they stay below 2^53 for 10^15 requests. */
 const uniqueKey = (low: number, high: number): number => low + (high & 0x7fff_ffff) * 0x1_0000_0000;
-

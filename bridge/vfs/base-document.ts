@@ -39,7 +39,8 @@ export abstract class BaseDocument implements Document {
       throw error;
     }
     const settle = () => {
-      if (draft === undefined || draft.isAlone || !this.hasDirtyDrafts) file.committedVersion = version;
+      if (draft === undefined || draft.isAlone || !this.hasDirtyDrafts)
+        file.committedVersion = version;
     };
     if (storing === undefined) {
       // Not a document (yet): a script may write it in several steps, so only the end of the run may complain.
@@ -68,7 +69,12 @@ export abstract class BaseDocument implements Document {
   }
 
   /** A handle was opened; `reads` when its process sees the content. */
-  protected noticed(_file: RegularFile, _draft: DocumentDraft, _reads: boolean, _caller: Caller): void {}
+  protected noticed(
+    _file: RegularFile,
+    _draft: DocumentDraft,
+    _reads: boolean,
+    _caller: Caller,
+  ): void {}
 
   /** Stores `content`. Undefined = it is no valid document, nothing is stored. @throws what close(2) shall report */
   protected abstract store(
@@ -95,4 +101,3 @@ export abstract class BaseDocument implements Document {
     return file.readAll();
   }
 }
-

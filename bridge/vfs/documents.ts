@@ -21,7 +21,10 @@ export interface Outcome {
   /** What output.json held when that was not JSON. */
   readonly rawOutput: string | null;
   readonly condition: boolean | null;
-  readonly variables: { readonly set: readonly (readonly [string, string])[]; readonly deleted: readonly string[] };
+  readonly variables: {
+    readonly set: readonly (readonly [string, string])[];
+    readonly deleted: readonly string[];
+  };
   readonly warnings: readonly string[];
 }
 
@@ -36,7 +39,13 @@ export class Documents {
   readonly #condition: ConditionDocument;
   readonly #warnings = new Set<string>();
 
-  constructor(volume: Volume, root: ExecutionDirectory, runtime: Runtime, policy: Policy, variables: readonly Variable[]) {
+  constructor(
+    volume: Volume,
+    root: ExecutionDirectory,
+    runtime: Runtime,
+    policy: Policy,
+    variables: readonly Variable[],
+  ) {
     this.#root = root;
     const warn = (text: string) => {
       if (this.#warnings.size < WARNINGS_MAX) this.#warnings.add(text);

@@ -55,7 +55,8 @@ export class ExecutionTree implements AsyncDisposable {
       let directory: Directory = root;
       for (const part of parts) {
         const next = directory.get(part) ?? new Directory(tree, 0o755, ROOT, directory);
-        if (!(next instanceof Directory)) throw new TypeError(`${path}: ${part} is not a directory`);
+        if (!(next instanceof Directory))
+          throw new TypeError(`${path}: ${part} is not a directory`);
         if (directory.get(part) === undefined) directory.add(part, next);
         directory = next;
       }

@@ -81,7 +81,7 @@ export abstract class Inode {
 export class Symlink extends Inode {
   readonly target: Uint8Array;
 
-  constructor(tree: Tree, owner: Pick<Caller, "uid" | "gid">, target: Uint8Array) {
+  constructor(tree: Tree, owner: Pick<Caller, 'uid' | 'gid'>, target: Uint8Array) {
     super(tree, S_IFLNK | 0o777, owner);
     this.target = target;
   }

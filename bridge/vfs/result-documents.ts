@@ -69,7 +69,9 @@ export class ConditionDocument extends BaseDocument {
     await this.settled();
     if (file !== undefined && file.contentVersion !== file.committedVersion) {
       if (conditionIn(file.readAll()) === undefined)
-        this.#warn('Warning: Failed to parse condition.json: it must be an object with a "condition" member');
+        this.#warn(
+          'Warning: Failed to parse condition.json: it must be an object with a "condition" member',
+        );
       else await this.commit(file, undefined, NOBODY)?.catch(() => {}); // warned when it happened
     }
     if (this.#policy.commit === 'live' || this.value === null) return;

@@ -84,7 +84,7 @@ export class Tree {
 
   /** Forgets every inode and removes the backing files. */
   async dispose(): Promise<void> {
-    for (const inode of [...this.#members]) this.delete(inode);
+    for (const inode of this.#members) this.delete(inode);
     await rm(this.#backing, { recursive: true, force: true });
   }
 }

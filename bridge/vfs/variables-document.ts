@@ -117,7 +117,12 @@ export class VariablesDocument extends BaseDocument {
     }
   }
 
-  protected override noticed(file: RegularFile, draft: DocumentDraft, reads: boolean, caller: Caller): void {
+  protected override noticed(
+    file: RegularFile,
+    draft: DocumentDraft,
+    reads: boolean,
+    caller: Caller,
+  ): void {
     const family = processFamily(caller.pid);
     if (reads) {
       const members = this.#contentOf(file);
@@ -137,15 +142,15 @@ export class VariablesDocument extends BaseDocument {
     const family = processFamily(caller.pid);
     const base = (draft && this.#bases.get(draft)) ?? this.#baseOf(family);
     const edit = diffMembers(base, written, !this.#policy.exact);
-    const checked = checkKeys(edit);
-    return this.#commit(checked).then(
+    return this.#commit(edit).then(
       () => {
         this.#updated = written.get(UPDATED) ?? this.#updated;
         if (draft !== undefined) this.#bases.set(draft, written);
         this.#remember(family, written);
         this.#contents.set(file, written);
         const mixed = draft?.isAlone === false;
-        if (!this.hasDirtyDrafts && (mixed || !showSame(written, this.#view()))) this.#replace(file);
+        if (!this.hasDirtyDrafts && (mixed || !showSame(written, this.#view())))
+          this.#replace(file);
       },
       (error: unknown) => {
         this.#failed(asBridgeError(error).message);
@@ -154,7 +159,8 @@ export class VariablesDocument extends BaseDocument {
     );
   }
 
-  async #commit(edit: CheckedEdit): Promise<void> {
+  async #commit(members: MemberEdit): Promise<void> {
+    const edit = checkKeys(members);
     if (edit.set.length === 0 && edit.delete.length === 0) return;
     if (this.#policy.commit === 'live') {
       for (const change of await this.#runtime.commitVariables(edit)) this.#learn(change);
@@ -180,7 +186,11 @@ export class VariablesDocument extends BaseDocument {
     try {
       const members = scanMembers(text);
       if (this.#parse(content) === undefined)
-        this.#failed(members === undefined ? 'variables.json is not a JSON object' : 'every value must be a string');
+        this.#failed(
+          members === undefined
+            ? 'variables.json is not a JSON object'
+            : 'every value must be a string',
+        );
       else await this.commit(file, undefined, NOBODY);
     } catch (error) {
       if (error instanceof JsonSyntaxError) this.#failed(error.message);
@@ -195,7 +205,8 @@ export class VariablesDocument extends BaseDocument {
       const text = decodeText(content);
       const members = scanMembers(text);
       if (!this.#policy.exact) return members;
-      if (members === undefined) return /^\s*\[\s*\]\s*$/.test(text) ? new Map<string, string>() : undefined;
+      if (members === undefined)
+        return /^\s*\[\s*\]\s*$/.test(text) ? new Map<string, string>() : undefined;
       return [...members.values()].every((value) => value.startsWith('"')) ? members : undefined;
     } catch {
       return undefined;
@@ -239,7 +250,9 @@ export class VariablesDocument extends BaseDocument {
   /** The document as this execution sees it, in stored order. */
   #view(): Members {
     const members: Members = new Map();
-    const known = [...this.#known.values()].sort((a, b) => a.order - b.order || (a.key < b.key ? -1 : 1));
+    const known = [...this.#known.values()].sort(
+      (a, b) => a.order - b.order || (a.key < b.key ? -1 : 1),
+    );
     for (const { key, text } of known) {
       const own = this.#pending.get(key);
       const value = own === undefined ? text : own;
@@ -261,7 +274,8 @@ export class VariablesDocument extends BaseDocument {
   /** `file` was committed, but its text is no longer the whole truth. */
   #replace(file: RegularFile): void {
     const current = this.#root.work.get('variables.json');
-    if (current === file || (current instanceof RegularFile && current.document === this)) this.render();
+    if (current === file || (current instanceof RegularFile && current.document === this))
+      this.render();
   }
 
   #failed(why: string): void {
@@ -285,11 +299,13 @@ function checkKeys(edit: MemberEdit): CheckedEdit {
     const result = VariableKey.safeParse(key);
     if (result.success) return result.data;
     const shown = JSON.stringify(key.slice(0, 64));
-    throw new BridgeError('invalid', `variable ${shown}: ${result.error.issues[0]?.message ?? 'not a key'}`);
+    throw new BridgeError(
+      'invalid',
+      `variable ${shown}: ${result.error.issues[0]?.message ?? 'not a key'}`,
+    );
   };
   return {
     set: [...edit.set].map(([key, text]) => [check(key), text] as const),
     delete: [...edit.delete].map(check),
   };
 }
-

@@ -19,8 +19,7 @@ export function diffMembers(base: Members, written: Members, guard: boolean): Me
     if (before === undefined || !isRewriteOf(before, text)) edit.set.set(key, text);
   }
   if (guard && isUpsertOfOneKey(base, written)) return edit;
-  for (const key of base.keys())
-    if (key !== UPDATED && !written.has(key)) edit.delete.add(key);
+  for (const key of base.keys()) if (key !== UPDATED && !written.has(key)) edit.delete.add(key);
   return edit;
 }
 

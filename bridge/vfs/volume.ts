@@ -24,16 +24,27 @@ import {
   Directory,
   type Inode,
   isRegular,
-  setNow,
   SpecialFile,
   Symlink,
+  setNow,
   type Time,
 } from './inode.js';
 import { type OpenFile, RegularFile } from './regular-file.js';
 import { InodeTable, type Quota, Tree } from './tree.js';
 import { WorkDirectory } from './work-directory.js';
 
-const { O_ACCMODE, O_TRUNC, O_APPEND, O_RDONLY, S_IFMT, S_IFIFO, S_IFSOCK, S_ISUID, S_ISGID, S_IXGRP } = {
+const {
+  O_ACCMODE,
+  O_TRUNC,
+  O_APPEND,
+  O_RDONLY,
+  S_IFMT,
+  S_IFIFO,
+  S_IFSOCK,
+  S_ISUID,
+  S_ISGID,
+  S_IXGRP,
+} = {
   ...constants,
   // Not exported by node:fs; asm-generic/fcntl.h and linux/stat.h.
   O_ACCMODE: 3,
@@ -161,7 +172,11 @@ export class Volume {
     this.#checkNew(parent, name);
     const setgid = parent.mode & S_ISGID;
     const owner = ownerIn(parent, caller);
-    return this.#add(parent, name, new Directory(parent.tree, (mode & 0o7777) | setgid, owner, parent));
+    return this.#add(
+      parent,
+      name,
+      new Directory(parent.tree, (mode & 0o7777) | setgid, owner, parent),
+    );
   }
 
   mknod(parent: Directory, name: string, mode: number, rdev: number, caller: Caller): Inode {
@@ -169,13 +184,21 @@ export class Volume {
     if (type === 0 || isRegular(mode)) return this.#create(parent, name, mode, caller);
     if (type !== S_IFIFO && type !== S_IFSOCK) throw EPERM; // a device node would reach the host's devices
     this.#checkNew(parent, name);
-    return this.#add(parent, name, new SpecialFile(parent.tree, mode, ownerIn(parent, caller), rdev));
+    return this.#add(
+      parent,
+      name,
+      new SpecialFile(parent.tree, mode, ownerIn(parent, caller), rdev),
+    );
   }
 
   symlink(parent: Directory, name: string, target: Uint8Array, caller: Caller): Inode {
     if (target.byteLength > TARGET_BYTES_MAX) throw ENAMETOOLONG;
     this.#checkNew(parent, name);
-    return this.#add(parent, name, new Symlink(parent.tree, ownerIn(parent, caller), Uint8Array.from(target)));
+    return this.#add(
+      parent,
+      name,
+      new Symlink(parent.tree, ownerIn(parent, caller), Uint8Array.from(target)),
+    );
   }
 
   /** A promise when the new name is one whose content must be committed first. */
@@ -227,7 +250,8 @@ export class Volume {
     checkName(newName);
     const noReplace = (flags & RENAME_NOREPLACE) !== 0;
     const exchange = (flags & RENAME_EXCHANGE) !== 0;
-    if ((flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE)) !== 0 || (noReplace && exchange)) throw EINVAL;
+    if ((flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE)) !== 0 || (noReplace && exchange))
+      throw EINVAL;
     const inode = from.get(name);
     if (inode === undefined) throw ENOENT;
     if (from.tree !== to.tree) throw EXDEV;
@@ -270,7 +294,13 @@ export class Volume {
     return back === undefined ? there : Promise.all([back, there]).then(() => {});
   }
 
-  create(parent: Directory, name: string, mode: number, flags: number, caller: Caller): [Inode, OpenFile] {
+  create(
+    parent: Directory,
+    name: string,
+    mode: number,
+    flags: number,
+    caller: Caller,
+  ): [Inode, OpenFile] {
     const file = this.#create(parent, name, mode, caller);
     return [file, this.open(file, flags, caller)];
   }
@@ -292,13 +322,20 @@ export class Volume {
 
   /** Returns the count written; with O_APPEND the kernel's offset is the end it knows, and it knows all our writes. */
   write(file: RegularFile, handle: OpenFile | undefined, data: Uint8Array, offset: number): number {
-    const at = handle !== undefined && (handle.flags & O_APPEND) !== 0 ? Math.max(offset, file.size) : offset;
+    const at =
+      handle !== undefined && (handle.flags & O_APPEND) !== 0
+        ? Math.max(offset, file.size)
+        : offset;
     const written = file.write(data, at);
     handle?.draft?.wrote(data.subarray(0, written), at);
     return written;
   }
 
-  flush(file: RegularFile, handle: OpenFile | undefined, caller: Caller): Promise<void> | undefined {
+  flush(
+    file: RegularFile,
+    handle: OpenFile | undefined,
+    caller: Caller,
+  ): Promise<void> | undefined {
     return handle?.draft && file.document?.commit(file, handle.draft, caller);
   }
 
@@ -337,7 +374,8 @@ export class Volume {
     emit: (name: string, inode: Inode, next: number) => boolean,
   ): void {
     const handle = this.#directories.get(handleId);
-    if (handle !== undefined && offset === 0) handle.names = [...directory.list()].map(([name]) => name);
+    if (handle !== undefined && offset === 0)
+      handle.names = [...directory.list()].map(([name]) => name);
     const names = handle?.names ?? [...directory.list()].map(([name]) => name);
     if (offset <= 0 && !emit('.', directory, 1)) return;
     if (offset <= 1 && !emit('..', directory.parent, 2)) return;
@@ -414,7 +452,8 @@ export class Volume {
   /** Forgets a tree that nobody uses any more: its container is gone. */
   async removeTree(directory: Directory, name: string): Promise<void> {
     this.root.remove(name);
-    for (const [id, { file }] of this.#files) if (file.tree === directory.tree) this.#files.delete(id);
+    for (const [id, { file }] of this.#files)
+      if (file.tree === directory.tree) this.#files.delete(id);
     for (const [id, opened] of this.#directories)
       if (opened.directory.tree === directory.tree) this.#directories.delete(id);
     await this.kernel.entryChanged(this.root, name);
@@ -459,7 +498,9 @@ export class Volume {
   #settled(parent: Directory, name: string, caller: Caller): Promise<void> | undefined {
     this.#tellAlias(parent, name);
     const inode = parent.get(name);
-    return inode instanceof RegularFile ? inode.document?.commit(inode, undefined, caller) : undefined;
+    return inode instanceof RegularFile
+      ? inode.document?.commit(inode, undefined, caller)
+      : undefined;
   }
 
   /** A name changed through `/cronium/` is cached by the kernel under `work/` too. */

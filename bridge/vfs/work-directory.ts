@@ -37,7 +37,8 @@ export class WorkDirectory extends Directory {
 
   override remove(name: string): Inode {
     const inode = super.remove(name);
-    if (inode instanceof RegularFile && inode.document === this.#documents[name]) inode.document = undefined;
+    if (inode instanceof RegularFile && inode.document === this.#documents[name])
+      inode.document = undefined;
     return inode;
   }
 

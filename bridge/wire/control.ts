@@ -68,7 +68,12 @@ export const MountdStatus = z.strictObject({
     problem: z.string().optional(),
   }),
   executions: z.array(
-    z.strictObject({ executionId: ExecutionId, runtime: Runtime, startedAt: z.int(), script: z.string() }),
+    z.strictObject({
+      executionId: ExecutionId,
+      runtime: Runtime,
+      startedAt: z.int(),
+      script: z.string(),
+    }),
   ),
 });
 export type MountdStatus = z.infer<typeof MountdStatus>;

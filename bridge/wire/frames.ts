@@ -51,13 +51,18 @@ export function decodeFrame(bytes: Uint8Array): Frame {
 
 /** A failure frame as the error its sender threw. A code from a newer peer is kept readable as `internal`. */
 export const failureOf = (code: string, message: string): BridgeError =>
-  isCode(code) ? new BridgeError(code, message) : new BridgeError('internal', `${code}: ${message}`);
+  isCode(code)
+    ? new BridgeError(code, message)
+    : new BridgeError('internal', `${code}: ${message}`);
 
 /** A zod error in one line: `path: what is wrong; …`, at most three of them. */
 export function sentence(error: z.ZodError): string {
   const parts = error.issues.slice(0, 3).map((issue) => {
     const path = issue.path.join('.');
-    return path === '' ? issue.message : `${path}: ${issue.message}`;
+    // A record's bad key carries its reason one level down.
+    const reason = issue.code === 'invalid_key' ? issue.issues[0]?.message : undefined;
+    const message = reason ?? issue.message;
+    return path === '' ? message : `${path}: ${message}`;
   });
   return parts.join('; ');
 }

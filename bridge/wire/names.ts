@@ -28,7 +28,10 @@ export const UPDATED = '__updated__';
 export const VariableKey = z
   .string()
   .min(1, 'a variable key cannot be empty')
-  .refine((key) => Buffer.byteLength(key) <= KEY_BYTES_MAX, `a variable key has at most ${KEY_BYTES_MAX} bytes`)
+  .refine(
+    (key) => Buffer.byteLength(key) <= KEY_BYTES_MAX,
+    `a variable key has at most ${KEY_BYTES_MAX} bytes`,
+  )
   .refine((key) => !hasControl(key), 'a variable key cannot hold control characters')
   .refine((key) => !/\p{Surrogate}/u.test(key), 'a variable key must be well-formed Unicode')
   .refine((key) => key !== UPDATED, `${UPDATED} is the helpers' time stamp and never stored`)
@@ -38,7 +41,10 @@ export type VariableKey = z.infer<typeof VariableKey>;
 /** The source text of one JSON value. */
 export const JsonText = z
   .string()
-  .refine((text) => Buffer.byteLength(text) <= VALUE_BYTES_MAX, `a value has at most ${VALUE_BYTES_MAX} bytes`)
+  .refine(
+    (text) => Buffer.byteLength(text) <= VALUE_BYTES_MAX,
+    `a value has at most ${VALUE_BYTES_MAX} bytes`,
+  )
   .refine(isJson, 'not valid JSON');
 
 export const ExecutionId = z.uuid().brand<'ExecutionId'>();

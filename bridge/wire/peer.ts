@@ -1,5 +1,12 @@
 import { asBridgeError, BridgeError } from './errors.js';
-import { type CallFrame, decodeFrame, encodeFrame, failureOf, type Frame, parse } from './frames.js';
+import {
+  type CallFrame,
+  decodeFrame,
+  encodeFrame,
+  type Frame,
+  failureOf,
+  parse,
+} from './frames.js';
 import { CALL_DEADLINE_MS, PENDING_CALLS_MAX } from './limits.js';
 import type { Operations, Params, Result } from './protocol.js';
 
@@ -49,12 +56,7 @@ export class Peer<Calls extends Operations, Serves extends Operations> {
   /** Called for every push. Assign before bytes arrive. */
   onPush: (channel: number, topic: string, value: unknown) => void = () => {};
 
-  constructor(
-    send: (bytes: Uint8Array) => void,
-    calls: Calls,
-    serves: Serves,
-    serve?: Serve,
-  ) {
+  constructor(send: (bytes: Uint8Array) => void, calls: Calls, serves: Serves, serve?: Serve) {
     this.#send = send;
     this.#calls = calls;
     this.#serves = serves;
@@ -132,7 +134,7 @@ export class Peer<Calls extends Operations, Serves extends Operations> {
   close(error: BridgeError): void {
     if (this.#closing.signal.aborted) return;
     this.#closing.abort(error);
-    for (const { settle } of [...this.#waiting.values()]) settle(error);
+    for (const { settle } of this.#waiting.values()) settle(error);
   }
 
   async #answer([, id, op, channel, deadlineMs, rawParams]: CallFrame): Promise<void> {

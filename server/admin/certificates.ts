@@ -54,7 +54,10 @@ export class Authority {
         signingAlgorithm: ALGORITHM,
         extensions: [
           new x509.BasicConstraintsExtension(true, 0, true),
-          new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true),
+          new x509.KeyUsagesExtension(
+            x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign,
+            true,
+          ),
           await x509.SubjectKeyIdentifierExtension.create(keys.publicKey),
         ],
       });
@@ -69,7 +72,11 @@ export class Authority {
   /** Issues a leaf unless its files hold one that is still good. Returns whether it did. */
   async ensure(request: LeafRequest): Promise<boolean> {
     const { files } = request;
-    if (existsSync(files.cert) && existsSync(files.key) && this.#isGood(readFileSync(files.cert, 'utf8')))
+    if (
+      existsSync(files.cert) &&
+      existsSync(files.key) &&
+      this.#isGood(readFileSync(files.cert, 'utf8'))
+    )
       return false;
     await this.issue(request);
     return true;
@@ -79,7 +86,8 @@ export class Authority {
   async issue({ files, name, role, notAfter }: LeafRequest): Promise<void> {
     const keys = await webcrypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify']);
     const end = notAfter ?? new Date(Date.now() + LEAF_DAYS * DAY_MS);
-    const usage = role === 'server' ? x509.ExtendedKeyUsage.serverAuth : x509.ExtendedKeyUsage.clientAuth;
+    const usage =
+      role === 'server' ? x509.ExtendedKeyUsage.serverAuth : x509.ExtendedKeyUsage.clientAuth;
     const certificate = await x509.X509CertificateGenerator.create({
       subject: `CN=${name}, OU=${role}`,
       issuer: this.#certificate.subject,

@@ -95,7 +95,10 @@ export class Daemon {
     process.kill(pid, 'SIGTERM');
     for (const deadline = Date.now() + STOP_MS; this.pid !== undefined; await sleep(POLL_MS)) {
       if (Date.now() > deadline)
-        throw new BridgeError('timeout', `${this.#name} (process ${pid}) did not stop within ${STOP_MS} ms; see ${this.#logFile}`);
+        throw new BridgeError(
+          'timeout',
+          `${this.#name} (process ${pid}) did not stop within ${STOP_MS} ms; see ${this.#logFile}`,
+        );
     }
     rmSync(this.#runFile, { force: true });
     return true;

@@ -27,7 +27,10 @@ export class Installation {
   }
 
   /** Starts what does not run yet. Returns what it started. @throws BridgeError */
-  async up(listen: ServerConfig['listen'] | undefined, logLevel: string): Promise<('server' | 'mountd')[]> {
+  async up(
+    listen: ServerConfig['listen'] | undefined,
+    logLevel: string,
+  ): Promise<('server' | 'mountd')[]> {
     const { state } = this;
     const started: ('server' | 'mountd')[] = [];
     await state.prepare(this.server.pid === undefined ? listen : undefined);
@@ -86,7 +89,12 @@ export class Installation {
         );
       }
     };
-    return { ca: read(this.state.certificate('ca').cert), cert: read(cert), key: read(key), certPath: cert };
+    return {
+      ca: read(this.state.certificate('ca').cert),
+      cert: read(cert),
+      key: read(key),
+      certPath: cert,
+    };
   }
 
   #serverConfig(listen: ServerConfig['listen'], logLevel: string): ServerConfig {

@@ -55,15 +55,26 @@ export class State {
     if (listen !== undefined || !this.exists)
       this.writeSettings({ listen: listen ?? { host: '127.0.0.1', port: 0 } });
     const authority = await Authority.open(this.certificate('ca'));
-    await authority.ensure({ files: this.certificate('server'), name: 'cronium-server', role: 'server' });
+    await authority.ensure({
+      files: this.certificate('server'),
+      name: 'cronium-server',
+      role: 'server',
+    });
     await authority.ensure({ files: this.certificate('host'), name: hostname(), role: 'host' });
-    await authority.ensure({ files: this.certificate('operator'), name: 'operator', role: 'operator' });
+    await authority.ensure({
+      files: this.certificate('operator'),
+      name: 'operator',
+      role: 'operator',
+    });
   }
 
   /** @throws BridgeError `not_found` when nothing was ever started here */
   settings(): Settings {
     if (!this.exists)
-      throw new BridgeError('not_found', `nothing is installed in ${this.directory}; start it with: cronium up`);
+      throw new BridgeError(
+        'not_found',
+        `nothing is installed in ${this.directory}; start it with: cronium up`,
+      );
     return Settings.parse(JSON.parse(readFileSync(this.settingsFile, 'utf8')));
   }
 

@@ -1,4 +1,10 @@
-import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject, randomUUID } from 'node:crypto';
+import {
+  createPrivateKey,
+  createPublicKey,
+  generateKeyPairSync,
+  type KeyObject,
+  randomUUID,
+} from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { errors, jwtVerify, SignJWT } from 'jose';
 import { z } from 'zod';
@@ -100,7 +106,9 @@ export class Tokens {
       currentDate: new Date(this.#now()),
     }).catch((cause: unknown) => {
       if (cause instanceof errors.JWTExpired)
-        throw new BridgeError('token_expired', 'the token has expired: ask for a new execution', { cause });
+        throw new BridgeError('token_expired', 'the token has expired: ask for a new execution', {
+          cause,
+        });
       throw new BridgeError('denied', 'the token is not valid here', { cause });
     });
     const claims = Claims.safeParse(payload);

@@ -14,7 +14,9 @@ export interface Io {
   readonly signal: AbortSignal;
 }
 
-type Values<O extends Options> = ReturnType<typeof parseArgs<{ options: O; allowPositionals: true }>>['values'];
+type Values<O extends Options> = ReturnType<
+  typeof parseArgs<{ options: O; allowPositionals: true }>
+>['values'];
 
 export interface Invocation<O extends Options> {
   readonly positionals: readonly string[];
@@ -49,7 +51,11 @@ export class Misuse extends Error {
 }
 
 /** Runs the command that `args` name. */
-export async function dispatch(commands: readonly Command[], args: readonly string[], io: Io): Promise<number> {
+export async function dispatch(
+  commands: readonly Command[],
+  args: readonly string[],
+  io: Io,
+): Promise<number> {
   const found = commands
     .filter(({ name }) => name.split(' ').every((word, i) => args[i] === word))
     .sort((a, b) => b.name.length - a.name.length)[0];

@@ -14,12 +14,17 @@ export const executionShow = command({
     const executionId = ExecutionId.safeParse(id);
     if (!executionId.success) throw new Misuse(`${JSON.stringify(id)} is not an execution id`);
     using server = await new Installation(State.of(values.state, io.env)).operator();
-    const { record, output, condition } = await server.call('execution.get', { executionId: executionId.data });
+    const { record, output, condition } = await server.call('execution.get', {
+      executionId: executionId.data,
+    });
     const json = `{"executionId":"${id}","record":${JSON.stringify(record)},"output":${output ?? 'null'},"condition":${condition}}`;
     if (values.json) io.out(`${json}\n`);
     else {
-      for (const [name, value] of Object.entries(record)) io.out(`${name.padEnd(12)} ${JSON.stringify(value)}\n`);
-      io.out(`${'output'.padEnd(12)} ${output ?? 'none'}\n${'condition'.padEnd(12)} ${condition ?? 'none'}\n`);
+      for (const [name, value] of Object.entries(record))
+        io.out(`${name.padEnd(12)} ${JSON.stringify(value)}\n`);
+      io.out(
+        `${'output'.padEnd(12)} ${output ?? 'none'}\n${'condition'.padEnd(12)} ${condition ?? 'none'}\n`,
+      );
     }
     return 0;
   },

@@ -1,10 +1,11 @@
+import type { MountdStatus } from '#bridge/wire/control.js';
+import { asBridgeError } from '#bridge/wire/errors.js';
 import { Installation } from '#server/admin/installation.js';
 import { State } from '#server/admin/state.js';
-import { asBridgeError } from '#bridge/wire/errors.js';
-import type { MountdStatus } from '#bridge/wire/control.js';
 import { COMMON, command, type Io, Misuse } from './command.js';
 
-const installation = (state: string | undefined, { env }: Io) => new Installation(State.of(state, env));
+const installation = (state: string | undefined, { env }: Io) =>
+  new Installation(State.of(state, env));
 
 export const up = command({
   name: 'up',
@@ -20,16 +21,28 @@ export const up = command({
     '',
     'example: cronium up && cronium run hello.sh',
   ].join('\n'),
-  options: { ...COMMON, listen: { type: 'string' }, 'log-level': { type: 'string', default: 'info' } },
+  options: {
+    ...COMMON,
+    listen: { type: 'string' },
+    'log-level': { type: 'string', default: 'info' },
+  },
   async run({ values }, io) {
     const target = installation(values.state, io);
     const level = values['log-level'];
-    if (!/^(fatal|error|warn|info|debug|trace)$/.test(level)) throw new Misuse(`--log-level ${level}: no such level`);
-    const started = await target.up(values.listen === undefined ? undefined : address(values.listen), level);
+    if (!/^(fatal|error|warn|info|debug|trace)$/.test(level))
+      throw new Misuse(`--log-level ${level}: no such level`);
+    const started = await target.up(
+      values.listen === undefined ? undefined : address(values.listen),
+      level,
+    );
     const { host, port } = target.state.settings().listen;
-    if (values.json) io.out(`${JSON.stringify({ started, host, port, state: target.state.directory })}\n`);
+    if (values.json)
+      io.out(`${JSON.stringify({ started, host, port, state: target.state.directory })}\n`);
     else if (started.length === 0) io.err(`already running: the server listens on ${host}:${port}`);
-    else io.err(`started ${started.join(' and ')}: the server listens on ${host}:${port}, state in ${target.state.directory}`);
+    else
+      io.err(
+        `started ${started.join(' and ')}: the server listens on ${host}:${port}, state in ${target.state.directory}`,
+      );
     return 0;
   },
 });
@@ -69,14 +82,18 @@ export const status = command({
     ]);
     const well = !('problem' in server) && !('problem' in mountd) && mountd.link.connected;
     if (values.json) {
-      io.out(`${JSON.stringify({ well, address: `${host}:${port}`, state: target.state.directory, server, mountd })}\n`);
+      io.out(
+        `${JSON.stringify({ well, address: `${host}:${port}`, state: target.state.directory, server, mountd })}\n`,
+      );
     } else {
       io.out(
         'problem' in server
           ? `server  down: ${server.problem}\n`
           : `server  up on ${host}:${port} since ${new Date(server.startedAt).toISOString()}, ${server.channels} executions open, ${server.storeVersion} commits stored\n`,
       );
-      io.out('problem' in mountd ? `mountd  down: ${mountd.problem}\n` : `${mountdLines(mountd)}\n`);
+      io.out(
+        'problem' in mountd ? `mountd  down: ${mountd.problem}\n` : `${mountdLines(mountd)}\n`,
+      );
     }
     return well ? 0 : 1;
   },

@@ -76,7 +76,8 @@ export const run = command({
   async run({ positionals, values }, io) {
     const [path, ...more] = positionals;
     if (path === undefined) throw new Misuse('which script? give its path');
-    if (more.length > 0) throw new Misuse(`one script at a time; what is ${JSON.stringify(more[0])}?`);
+    if (more.length > 0)
+      throw new Misuse(`one script at a time; what is ${JSON.stringify(more[0])}?`);
     const script = readScript(path);
     const commit = oneOf(values.commit, ['live', 'on-success'], '--commit');
     if (values.compat !== undefined) oneOf(values.compat, ['exact'], '--compat');
@@ -101,7 +102,9 @@ export const run = command({
     const target = new Installation(State.of(values.state, io.env));
     target.state.settings(); // says so when nothing is installed
     using mountd = await target.control();
-    return values.json ? await runForProgram(mountd, request, io) : await runForPerson(mountd, request, io);
+    return values.json
+      ? await runForProgram(mountd, request, io)
+      : await runForPerson(mountd, request, io);
   },
 });
 
@@ -113,7 +116,17 @@ async function runForPerson(
   const result = await call(mountd, request, io, ({ stream, data }) => {
     (stream === 'stdout' ? process.stdout : process.stderr).write(data);
   });
-  const { status, exitCode, signal, startedAt, finishedAt, output, condition, variables, warnings } = result;
+  const {
+    status,
+    exitCode,
+    signal,
+    startedAt,
+    finishedAt,
+    output,
+    condition,
+    variables,
+    warnings,
+  } = result;
   for (const warning of warnings) io.err(warning);
   const how = signal === null ? `exit code ${exitCode}` : `signal ${signal}`;
   io.err(`${status} after ${finishedAt - startedAt} ms (${how}), execution ${result.executionId}`);
@@ -140,7 +153,18 @@ async function runForProgram(
 
 /** Values stand in it as their own source text, so that 1.0 and 2^63 arrive as they were written. */
 export function resultJson(result: RunResult, stdout: string, stderr: string): string {
-  const { executionId, status, exitCode, signal, output, condition, variables, warnings, startedAt, finishedAt } = result;
+  const {
+    executionId,
+    status,
+    exitCode,
+    signal,
+    output,
+    condition,
+    variables,
+    warnings,
+    startedAt,
+    finishedAt,
+  } = result;
   const set = variables.set.map(([key, text]) => `${JSON.stringify(key)}:${text}`).join(',');
   const members: [string, string][] = [
     ['executionId', JSON.stringify(executionId)],
@@ -181,20 +205,24 @@ function readScript(path: string): Buffer {
   try {
     return readFileSync(path);
   } catch (error) {
-    throw new Misuse(`cannot read the script ${path}: ${error instanceof Error ? error.message : String(error)}`);
+    throw new Misuse(
+      `cannot read the script ${path}: ${error instanceof Error ? error.message : String(error)}`,
+    );
   }
 }
 
 function runtimeOf(name: string | undefined, path: string): RuntimeName {
   if (name !== undefined) return oneOf(name, RUNTIMES, '--runtime');
   const guess = RUNTIME_OF[extname(path).toLowerCase()];
-  if (guess === undefined) throw new Misuse(`which runtime is ${path} for? say --runtime bash, python or node`);
+  if (guess === undefined)
+    throw new Misuse(`which runtime is ${path} for? say --runtime bash, python or node`);
   return guess;
 }
 
 function oneOf<const T extends string>(value: string, allowed: readonly T[], option: string): T {
   const found = allowed.find((one) => one === value);
-  if (found === undefined) throw new Misuse(`${option} ${JSON.stringify(value)}: use one of ${allowed.join(', ')}`);
+  if (found === undefined)
+    throw new Misuse(`${option} ${JSON.stringify(value)}: use one of ${allowed.join(', ')}`);
   return found;
 }
 
@@ -203,7 +231,9 @@ async function eventArgument(argument: string, io: Io): Promise<RunRequest['even
   const event = EventDocument.partial().safeParse(JSON.parse(text));
   if (event.success) return event.data;
   const issue = event.error.issues[0];
-  throw new Misuse(`--event: ${[issue?.path.join('.'), issue?.message].filter(Boolean).join(': ')}`);
+  throw new Misuse(
+    `--event: ${[issue?.path.join('.'), issue?.message].filter(Boolean).join(': ')}`,
+  );
 }
 
 function environment(pairs: readonly string[]): Record<string, string> {

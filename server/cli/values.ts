@@ -14,7 +14,9 @@ export async function textArgument(argument: string, what: string, io: Io): Prom
   try {
     return decodeText(readFileSync(path));
   } catch (error) {
-    throw new Misuse(`${what}: cannot read ${path}: ${error instanceof Error ? error.message : String(error)}`);
+    throw new Misuse(
+      `${what}: cannot read ${path}: ${error instanceof Error ? error.message : String(error)}`,
+    );
   }
 }
 
@@ -25,7 +27,9 @@ export async function jsonArgument(argument: string, what: string, io: Io): Prom
     return checkJson(text);
   } catch (error) {
     if (error instanceof JsonSyntaxError)
-      throw new Misuse(`${what} is not valid JSON: ${error.message}; quote it for the shell, as in '{"n": 1}'`);
+      throw new Misuse(
+        `${what} is not valid JSON: ${error.message}; quote it for the shell, as in '{"n": 1}'`,
+      );
     throw error;
   }
 }
@@ -33,11 +37,16 @@ export async function jsonArgument(argument: string, what: string, io: Io): Prom
 export function owner(id: string, option: string): string {
   const result = OwnerId.safeParse(id);
   if (result.success) return result.data;
-  throw new Misuse(`${option} ${JSON.stringify(id)}: ${result.error.issues[0]?.message ?? 'not an id'}`);
+  throw new Misuse(
+    `${option} ${JSON.stringify(id)}: ${result.error.issues[0]?.message ?? 'not an id'}`,
+  );
 }
 
 /** Whose variables a command means: --org, else --user, else the default user. */
-export function namespaceOf(values: { user?: string | undefined; org?: string | undefined }): Namespace {
+export function namespaceOf(values: {
+  user?: string | undefined;
+  org?: string | undefined;
+}): Namespace {
   if (values.user !== undefined && values.org !== undefined)
     throw new Misuse('--user and --org exclude each other: variables belong to one of them');
   if (values.org !== undefined) return { org: owner(values.org, '--org') };
@@ -48,7 +57,8 @@ export function namespaceOf(values: { user?: string | undefined; org?: string | 
 export function duration(text: string, option: string): number {
   const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)?$/.exec(text);
   const ms = Math.round(Number(match?.[1]) * (UNITS_MS[match?.[2] ?? 's'] ?? 0));
-  if (match === null || ms < 1) throw new Misuse(`${option} ${text}: write a time like 30s, 5m or 500ms`);
+  if (match === null || ms < 1)
+    throw new Misuse(`${option} ${text}: write a time like 30s, 5m or 500ms`);
   return ms;
 }
 
@@ -57,8 +67,11 @@ const UNITS_MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, 
 /** Bytes of `256m`, `1g`, `64k`; a bare number is bytes. */
 export function bytes(text: string, option: string): number {
   const match = /^(\d+(?:\.\d+)?)([kmg])?b?$/i.exec(text);
-  const count = Math.round(Number(match?.[1]) * (UNITS_BYTES[(match?.[2] ?? '').toLowerCase()] ?? 1));
-  if (match === null || count < 1) throw new Misuse(`${option} ${text}: write a size like 256m or 1g`);
+  const count = Math.round(
+    Number(match?.[1]) * (UNITS_BYTES[(match?.[2] ?? '').toLowerCase()] ?? 1),
+  );
+  if (match === null || count < 1)
+    throw new Misuse(`${option} ${text}: write a size like 256m or 1g`);
   return count;
 }
 

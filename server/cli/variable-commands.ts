@@ -14,7 +14,12 @@ export const variableGet = command({
   name: 'var get',
   summary: 'Print a variable',
   usage: 'cronium var get KEY [--user ID | --org ID] [--json]',
-  help: [OWNERS, '  --json               the variable with its version and time; without it a string prints as its text', '', 'example: cronium var get city --user ada'].join('\n'),
+  help: [
+    OWNERS,
+    '  --json               the variable with its version and time; without it a string prints as its text',
+    '',
+    'example: cronium var get city --user ada',
+  ].join('\n'),
   options: OPTIONS,
   async run({ positionals, values }, io) {
     const key = keyArgument(positionals, 1);
@@ -73,7 +78,8 @@ export const variableDelete = command({
     const deleted = new Set<string>(changes.map(({ key }) => key));
     const missing = keys.filter((key) => !deleted.has(key));
     if (values.json) io.out(`${JSON.stringify({ deleted: [...deleted], missing })}\n`);
-    for (const key of missing) io.err(`there was no variable ${JSON.stringify(key)}; see: cronium var list`);
+    for (const key of missing)
+      io.err(`there was no variable ${JSON.stringify(key)}; see: cronium var list`);
     return missing.length === 0 ? 0 : 1;
   },
 });
@@ -97,7 +103,13 @@ export const variableImport = command({
   name: 'var import',
   summary: 'Set every member of a JSON object as a variable',
   usage: 'cronium var import JSON|@FILE|- [--user ID | --org ID] [--json]',
-  help: [OWNERS, '', 'All in one commit. Variables that the object does not name stay as they are.', '', 'example: cronium var import @variables.json --user ada'].join('\n'),
+  help: [
+    OWNERS,
+    '',
+    'All in one commit. Variables that the object does not name stay as they are.',
+    '',
+    'example: cronium var import @variables.json --user ada',
+  ].join('\n'),
   options: OPTIONS,
   async run({ positionals, values }, io) {
     const [argument] = positionals;
@@ -106,7 +118,11 @@ export const variableImport = command({
     if (members === undefined) throw new Misuse('the import is not a JSON object');
     const set = [...members].map(([key, text]): [VariableKey, string] => [checkedKey(key), text]);
     using server = await connect(values.state, io);
-    const { version } = await server.call('variable.edit', { namespace: namespaceOf(values), set, delete: [] });
+    const { version } = await server.call('variable.edit', {
+      namespace: namespaceOf(values),
+      set,
+      delete: [],
+    });
     if (values.json) io.out(`${JSON.stringify({ imported: set.length, version })}\n`);
     else io.err(`imported ${set.length} variables`);
     return 0;
@@ -117,7 +133,13 @@ export const variableExport = command({
   name: 'var export',
   summary: 'Print all variables as one JSON object',
   usage: 'cronium var export [--user ID | --org ID]',
-  help: [OWNERS, '', 'The object is what a script finds in variables.json; `var import` takes it back.', '', 'example: cronium var export --user ada > backup.json'].join('\n'),
+  help: [
+    OWNERS,
+    '',
+    'The object is what a script finds in variables.json; `var import` takes it back.',
+    '',
+    'example: cronium var export --user ada > backup.json',
+  ].join('\n'),
   options: OPTIONS,
   async run({ values }, io) {
     using server = await connect(values.state, io);
@@ -142,10 +164,13 @@ function keyArgument(positionals: readonly string[], most: number): VariableKey 
 function checkedKey(key: string): VariableKey {
   const result = VariableKey.safeParse(key);
   if (result.success) return result.data;
-  throw new Misuse(`variable ${JSON.stringify(key)}: ${result.error.issues[0]?.message ?? 'not a key'}`);
+  throw new Misuse(
+    `variable ${JSON.stringify(key)}: ${result.error.issues[0]?.message ?? 'not a key'}`,
+  );
 }
 
-const plain = (text: string): string => (text.startsWith('"') ? (JSON.parse(text) as string) : text);
+const plain = (text: string): string =>
+  text.startsWith('"') ? (JSON.parse(text) as string) : text;
 
 /** The value as its own source text. */
 const variableJson = ({ key, text, version, updatedAt }: Variable): string =>

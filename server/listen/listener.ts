@@ -1,4 +1,3 @@
-import { X509Certificate } from 'node:crypto';
 import { createServer, type Server } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
@@ -50,7 +49,8 @@ export class Listener implements AsyncDisposable {
       ...tls,
       minVersion: 'TLSv1.3',
       requestCert: true,
-      rejectUnauthorized: true,
+      // Checked at the upgrade instead, where a refusal can say why: Node would cut the connection without a word.
+      rejectUnauthorized: false,
       // A resumed session skips the certificate check; identityOf looks at the dates again, and this bounds the rest.
       sessionTimeout: 60,
     });
@@ -85,8 +85,13 @@ export class Listener implements AsyncDisposable {
     await new Promise<void>((resolve, reject) => {
       listener.#http.once('error', (cause) => {
         clearInterval(listener.#pinger);
-        const why = errnoCode(cause) === 'EADDRINUSE' ? 'the port is taken; choose another with --listen' : cause.message;
-        reject(new BridgeError('unavailable', `cannot listen on ${host}:${port}: ${why}`, { cause }));
+        const why =
+          errnoCode(cause) === 'EADDRINUSE'
+            ? 'the port is taken; choose another with --listen'
+            : cause.message;
+        reject(
+          new BridgeError('unavailable', `cannot listen on ${host}:${port}: ${why}`, { cause }),
+        );
       });
       listener.#http.listen(port, host, resolve);
     });
@@ -162,9 +167,29 @@ export class Listener implements AsyncDisposable {
   }
 }
 
+/** @throws BridgeError `denied`, in words the other side is told */
 function peerIdentity(socket: Duplex): Identity {
-  const certificate = socket instanceof TLSSocket ? socket.getPeerX509Certificate() : undefined;
-  if (!(certificate instanceof X509Certificate))
-    throw new BridgeError('denied', 'no client certificate');
+  if (!(socket instanceof TLSSocket))
+    throw new BridgeError('denied', 'this is not a TLS connection');
+  const certificate = socket.getPeerX509Certificate();
+  if (certificate === undefined) throw new BridgeError('denied', 'a client certificate is needed');
+  if (!socket.authorized)
+    throw new BridgeError(
+      'denied',
+      REFUSALS[String(socket.authorizationError)] ?? 'the client certificate is not valid',
+    );
   return identityOf(certificate);
 }
+
+const UNKNOWN_ISSUER = 'the client certificate comes from another CA';
+
+/** OpenSSL's verdicts, X509_STORE_CTX_get_error(3). */
+const REFUSALS: Readonly<Record<string, string>> = {
+  CERT_HAS_EXPIRED: 'the client certificate has expired',
+  CERT_NOT_YET_VALID: 'the client certificate is not valid yet: check the clocks',
+  UNABLE_TO_GET_ISSUER_CERT: UNKNOWN_ISSUER,
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: UNKNOWN_ISSUER,
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: UNKNOWN_ISSUER,
+  SELF_SIGNED_CERT_IN_CHAIN: UNKNOWN_ISSUER,
+  DEPTH_ZERO_SELF_SIGNED_CERT: UNKNOWN_ISSUER,
+};

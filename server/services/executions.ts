@@ -61,7 +61,11 @@ export class Executions {
     };
   }
 
-  async #put(id: ExecutionId, part: string, record: Readonly<Record<string, unknown>>): Promise<void> {
+  async #put(
+    id: ExecutionId,
+    part: string,
+    record: Readonly<Record<string, unknown>>,
+  ): Promise<void> {
     await this.#store.commit({ ops: [{ put: ['exec', id, part], value: packRecord(record) }] });
   }
 

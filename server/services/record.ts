@@ -3,7 +3,8 @@ import { Packr } from 'msgpackr';
 // Stored records are plain MessagePack maps, so another implementation could read them.
 const packr = new Packr({ useRecords: false, moreTypes: false });
 
-export const packRecord = (record: Readonly<Record<string, unknown>>): Uint8Array => packr.pack(record);
+export const packRecord = (record: Readonly<Record<string, unknown>>): Uint8Array =>
+  packr.pack(record);
 
 /** Only for bytes of our own store, which authenticates them: the caller names the type it wrote. */
 export const unpackRecord = <T>(bytes: Uint8Array): T => packr.unpack(bytes) as T;

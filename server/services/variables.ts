@@ -75,7 +75,9 @@ export class Variables {
     );
     const written = records.filter((record) => record !== undefined);
     if (written.length === 0) return { version: this.#store.version, changes: [] };
-    const ops = written.map((record): Op => ({ put: keyOf(namespace, record.key), value: packRecord(record) }));
+    const ops = written.map(
+      (record): Op => ({ put: keyOf(namespace, record.key), value: packRecord(record) }),
+    );
     const committed = await this.#store.commit({ ops });
     if (!committed.ok) throw new BridgeError('internal', 'a commit without checks had a conflict');
     const { version } = committed;
@@ -86,7 +88,10 @@ export class Variables {
   }
 
   /** `listener` hears every change, with who made it, in commit order. Returns the stop. */
-  watch(namespace: Namespace, listener: (changes: VariableChange[], by: string) => void): () => void {
+  watch(
+    namespace: Namespace,
+    listener: (changes: VariableChange[], by: string) => void,
+  ): () => void {
     return this.#store.watch(['var', namespaceText(namespace)], ({ entries }) => {
       const first = entries[0];
       if (first === undefined) return;
@@ -101,7 +106,11 @@ export class Variables {
   }
 }
 
-const keyOf = (namespace: Namespace, key: VariableKey): Key => ['var', namespaceText(namespace), key];
+const keyOf = (namespace: Namespace, key: VariableKey): Key => [
+  'var',
+  namespaceText(namespace),
+  key,
+];
 
 function changeOf({ value, version }: Entry): VariableChange {
   const { key, text, order, updatedAt } = unpackRecord<VariableRecord>(value);

@@ -40,7 +40,12 @@ export class Session {
   #nextChannel = 1;
   #greeted = false;
 
-  constructor(identity: Identity, services: Services, log: Logger, send: (bytes: Uint8Array) => void) {
+  constructor(
+    identity: Identity,
+    services: Services,
+    log: Logger,
+    send: (bytes: Uint8Array) => void,
+  ) {
     this.#identity = identity;
     this.#services = services;
     this.#log = log.child({ role: identity.role, peer: identity.name });
@@ -95,7 +100,10 @@ export class Session {
     if (channel === undefined) throw new BridgeError('denied', `channel ${id} is not open here`);
     const { grant } = channel;
     if (Date.now() > grant.expiresAt)
-      throw new BridgeError('token_expired', `the token of execution ${grant.executionId} has expired`);
+      throw new BridgeError(
+        'token_expired',
+        `the token of execution ${grant.executionId} has expired`,
+      );
     if (scope !== undefined && !grant.scopes.includes(scope))
       throw new BridgeError('denied', `execution ${grant.executionId} has no scope "${scope}"`);
     return channel;
@@ -134,7 +142,10 @@ export class Session {
       const grant = await tokens.verify(params.token, this.#identity.thumbprint);
       await executions.assertRunning(grant.executionId);
       if (this.#channels.size >= CHANNELS_MAX)
-        throw new BridgeError('rate_limited', `${CHANNELS_MAX} executions are open on this connection`);
+        throw new BridgeError(
+          'rate_limited',
+          `${CHANNELS_MAX} executions are open on this connection`,
+        );
       const id = this.#nextChannel++;
       // Watching starts before the list is read: a change in between arrives twice, which versions make harmless.
       const unwatch = variables.watch(grant.namespace, (changes, by) => {
@@ -199,7 +210,11 @@ export class Session {
     }),
 
     'variable.edit': async ({ params }) =>
-      await this.#services.variables.edit(params.namespace, params, `operator:${this.#identity.name}`),
+      await this.#services.variables.edit(
+        params.namespace,
+        params,
+        `operator:${this.#identity.name}`,
+      ),
   };
 
   readonly #handle = serveTable(this.#handlers);

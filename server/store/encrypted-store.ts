@@ -78,7 +78,10 @@ export class EncryptedStore implements Store {
   }
 
   #hide([family, ...parts]: Key): Key {
-    return [family, ...parts.map((part) => (typeof part === 'string' ? this.#keyring.hide(part) : part))];
+    return [
+      family,
+      ...parts.map((part) => (typeof part === 'string' ? this.#keyring.hide(part) : part)),
+    ];
   }
 
   #seal(stored: Key, key: Key, value: Uint8Array): Buffer {
@@ -114,7 +117,10 @@ export class EncryptedStore implements Store {
     decipher.setAuthTag(bytes.subarray(-TAG_BYTES));
     let plain: Buffer;
     try {
-      plain = Buffer.concat([decipher.update(bytes.subarray(BODY_AT, -TAG_BYTES)), decipher.final()]);
+      plain = Buffer.concat([
+        decipher.update(bytes.subarray(BODY_AT, -TAG_BYTES)),
+        decipher.final(),
+      ]);
     } catch (cause) {
       throw damaged(stored, cause);
     }

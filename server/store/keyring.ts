@@ -75,7 +75,11 @@ export class Keyring {
 
   /** 22 characters that stand for `name` in stored keys: equal names stay equal, nothing else shows. */
   hide(name: string): string {
-    return createHmac('sha256', this.#nameKey).update(name).digest().subarray(0, 16).toString('base64url');
+    return createHmac('sha256', this.#nameKey)
+      .update(name)
+      .digest()
+      .subarray(0, 16)
+      .toString('base64url');
   }
 }
 

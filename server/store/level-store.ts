@@ -54,7 +54,10 @@ export class LevelStore implements Store {
   }
 
   /** @throws BridgeError `busy` when another process has the store, `unavailable` when it cannot be read. */
-  static async open(directory: string, onError: (e: unknown) => void = () => {}): Promise<LevelStore> {
+  static async open(
+    directory: string,
+    onError: (e: unknown) => void = () => {},
+  ): Promise<LevelStore> {
     const db = await openDb(directory);
     const stored = await db.get(VERSION_KEY);
     const version = stored === undefined ? 0 : Number(toBuffer(stored).readBigUInt64BE(0));
@@ -221,13 +224,19 @@ function storeError(error: unknown, directory?: string): BridgeError {
   const code = cause instanceof Error && 'code' in cause ? cause.code : undefined;
   const where = directory === undefined ? 'the store' : `the store in ${directory}`;
   if (code === 'LEVEL_LOCKED')
-    return new BridgeError('busy', `${where} is in use by another server; stop that one first`, { cause: error });
+    return new BridgeError('busy', `${where} is in use by another server; stop that one first`, {
+      cause: error,
+    });
   if (code === 'LEVEL_CORRUPTION')
     return new BridgeError('internal', `${where} is damaged: restore a backup`, { cause: error });
   if (errnoCode(error) === 'ENOSPC')
-    return new BridgeError('no_space', `the disk under ${where} is full: free some space; nothing stored is lost`, {
-      cause: error,
-    });
+    return new BridgeError(
+      'no_space',
+      `the disk under ${where} is full: free some space; nothing stored is lost`,
+      {
+        cause: error,
+      },
+    );
   if (directory === undefined) return asBridgeError(error);
   const text = cause instanceof Error ? cause.message : String(error);
   return new BridgeError('unavailable', `cannot open ${where}: ${text}`, { cause: error });

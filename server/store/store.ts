@@ -22,9 +22,7 @@ export interface Check {
   readonly version: number;
 }
 
-export type Op =
-  | { readonly put: Key; readonly value: Uint8Array }
-  | { readonly del: Key };
+export type Op = { readonly put: Key; readonly value: Uint8Array } | { readonly del: Key };
 
 export interface Commit {
   readonly checks?: readonly Check[];

@@ -21,7 +21,7 @@ export class Watchers {
   }
 
   emit(version: number, entries: readonly Entry[]): void {
-    for (const { prefix, listener } of [...this.#watching]) {
+    for (const { prefix, listener } of this.#watching) {
       const seen = entries.filter((entry) => startsWith(entry.key, prefix));
       if (seen.length === 0) continue;
       try {

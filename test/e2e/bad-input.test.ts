@@ -1,0 +1,385 @@
+import { execFileSync } from 'node:child_process';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import t from 'tap';
+import { Authority } from '#server/admin/certificates.js';
+import { TestInstallation } from '#test/support/installation.js';
+import { needsMachine } from '#test/support/machine.js';
+
+const options = await needsMachine();
+
+void t.test(
+  'mistakes get one sentence that names the thing and the next step',
+  options,
+  async (t) => {
+    await using cronium = await TestInstallation.up();
+    const hello = cronium.script('sh', 'echo hello');
+
+    const cases: [name: string, args: string[], code: number, says: RegExp][] = [
+      ['an unknown command', ['rum'], 2, /there is no command "rum"/],
+      ['half a command', ['var'], 2, /which one\? cronium var get/],
+      ['an unknown option', ['run', '--imput', '{}', hello], 2, /--imput/],
+      ['no script', ['run'], 2, /which script\? give its path/],
+      [
+        'a script that is not there',
+        ['run', '/no/such/script.sh'],
+        2,
+        /cannot read the script \/no\/such\/script\.sh: .*no such file/i,
+      ],
+      [
+        'a script that is a directory',
+        ['run', '--runtime', 'bash', '/tmp'],
+        2,
+        /cannot read the script \/tmp: .*directory/i,
+      ],
+      [
+        'a runtime nobody knows',
+        ['run', '--runtime', 'cobol', hello],
+        2,
+        /--runtime "cobol": use one of bash, python, node/,
+      ],
+      [
+        'an extension that says nothing',
+        ['run', cronium.script('txt', 'x')],
+        2,
+        /which runtime is .*\.txt for\? say --runtime/,
+      ],
+      [
+        'invalid --input',
+        ['run', '--input', '{name: 1}', hello],
+        2,
+        /--input is not valid JSON: .*quote it for the shell/,
+      ],
+      [
+        'an --input file that is not there',
+        ['run', '--input', '@/no/file', hello],
+        2,
+        /--input: cannot read \/no\/file/,
+      ],
+      [
+        'an unknown member of --event',
+        ['run', '--event', '{"colour": 1}', hello],
+        2,
+        /--event: .*colour/,
+      ],
+      [
+        'a member of the wrong type',
+        ['run', '--event', '{"name": 1}', hello],
+        2,
+        /--event: name: .*string/,
+      ],
+      ['a bad --env', ['run', '--env', 'NOVALUE', hello], 2, /--env "NOVALUE": write NAME=VALUE/],
+      [
+        'an --env that would reach into the launch',
+        ['run', '--env', 'BASH_ENV=/x', hello],
+        2,
+        /BASH_ENV: this variable is set by the bridge/,
+      ],
+      [
+        'an absurd time',
+        ['run', '--timeout', 'soon', hello],
+        2,
+        /--timeout soon: write a time like 30s/,
+      ],
+      ['an absurd size', ['run', '--memory', '-1', hello], 2, /--memory/],
+      [
+        'too little memory for Docker',
+        ['run', '--memory', '1m', hello],
+        2,
+        /memoryBytes: Docker needs at least 6m/,
+      ],
+      ['no processor', ['run', '--cpus', '0', hello], 2, /--cpus 0: write a number/],
+      [
+        'a user id with a slash',
+        ['run', '--user', 'a/b', hello],
+        2,
+        /--user "a\/b": use 1-128 letters/,
+      ],
+      [
+        'an image that is not there',
+        ['run', '--image', 'no-such-image:1', hello],
+        1,
+        /there is no image no-such-image:1: build ours with scripts\/setup, or pull it/,
+      ],
+      [
+        'a variable that is not there',
+        ['var', 'get', 'nothing'],
+        1,
+        /no variable "nothing" for user:default; see: cronium var list/,
+      ],
+      [
+        'a key with a newline',
+        ['var', 'set', 'a\nb', '1'],
+        2,
+        /variable "a\\nb": a variable key cannot hold control characters/,
+      ],
+      ['an empty key', ['var', 'set', '', '1'], 2, /a variable key cannot be empty/],
+      ['a key that is too long', ['var', 'set', 'k'.repeat(256), '1'], 2, /at most 255 bytes/],
+      ['the helpers’ time stamp', ['var', 'set', '__updated__', '1'], 2, /never stored/],
+      [
+        '--user and --org at once',
+        ['var', 'list', '--user', 'a', '--org', 'b'],
+        2,
+        /exclude each other/,
+      ],
+      ['an import that is no object', ['var', 'import', '[1]'], 2, /not a JSON object/],
+      [
+        'deleting what is not there',
+        ['var', 'delete', 'nothing'],
+        1,
+        /there was no variable "nothing"/,
+      ],
+      ['an execution id that is none', ['exec', 'show', 'x'], 2, /"x" is not an execution id/],
+      [
+        'an execution that is not there',
+        ['exec', 'show', '11111111-1111-4111-8111-111111111111'],
+        1,
+        /there is no execution 11111111/,
+      ],
+      ['a listen address without a port', ['up', '--listen', 'localhost'], 2, /write HOST:PORT/],
+    ];
+    for (const [name, args, code, says] of cases) {
+      await t.test(name, async (t) => {
+        const run = await cronium.cronium(args);
+        t.equal(run.code, code);
+        t.match(run.stderr, says);
+        t.equal(run.stdout, '', 'nothing on stdout');
+        t.notMatch(run.stderr, /\n\s+at /, 'no stack trace');
+      });
+    }
+
+    await t.test(
+      'a script that stores a key nobody could name hears it, and the rest of the run goes on',
+      async (t) => {
+        const run = await cronium.run(
+          'py',
+          'import json\njson.dump({"bad\\nkey": 1}, open("variables.json", "w"))',
+          '--user',
+          'keys',
+        );
+        t.match(
+          run.warnings.join(),
+          /Failed to persist variable changes: variable "bad\\nkey": a variable key cannot hold control/,
+        );
+        t.same(run.variables.set, {});
+      },
+    );
+
+    await t.test(
+      'an expired operator certificate is named, and `cronium up` renews it',
+      async (t) => {
+        const files = cronium.installation.state.certificate('operator');
+        const ours = await Authority.open(cronium.installation.state.certificate('ca'));
+        await ours.issue({
+          files,
+          name: 'operator',
+          role: 'operator',
+          notAfter: new Date(Date.now() - 1000),
+        });
+        const refused = await cronium.cronium(['var', 'list']);
+        t.equal(refused.code, 1);
+        t.match(
+          refused.stderr,
+          /refused .*operator\.crt: the certificate has expired; renew it with: cronium up/,
+        );
+        await cronium.cronium(['up']);
+        t.equal((await cronium.cronium(['var', 'list'])).code, 0);
+      },
+    );
+
+    await t.test('with nothing running every command says how to start it', async (t) => {
+      await cronium.cronium(['down']);
+      const list = await cronium.cronium(['var', 'list']);
+      t.equal(list.code, 1);
+      t.match(list.stderr, /no server answers at 127\.0\.0\.1:\d+; start it with: cronium up/);
+      const run = await cronium.cronium(['run', hello]);
+      t.equal(run.code, 1);
+      t.match(run.stderr, /mountd does not answer on .*; start it with: cronium up/);
+      const status = await cronium.cronium(['status']);
+      t.equal(status.code, 1);
+      t.match(status.stdout, /server {2}down: no server answers[^]*mountd {2}down: /);
+      const nowhere = await cronium.cronium([
+        'status',
+        '--state',
+        join(cronium.directory, 'nowhere'),
+      ]);
+      t.match(nowhere, {
+        code: 1,
+        stderr: /nothing is installed in .*nowhere; start it with: cronium up/,
+      });
+    });
+  },
+);
+
+void t.test('up, down and up again', options, async (t) => {
+  await using cronium = await TestInstallation.up();
+
+  await t.test('starting twice is fine', async (t) => {
+    const again = await cronium.cronium(['up']);
+    t.match(again, { code: 0, stderr: /already running/ });
+    t.match(JSON.parse((await cronium.cronium(['status', '--json'])).stdout), { well: true });
+  });
+
+  await t.test('a second server on the same store is refused with a clear sentence', async (t) => {
+    const second = mkdtempSync(join(tmpdir(), 'cronium-second-'));
+    rmSync(second, { recursive: true });
+    // Another state directory whose database is the first one's.
+    execFileSync('cp', ['-r', cronium.state, second], { stdio: 'ignore' });
+    rmSync(join(second, 'run'), { recursive: true });
+    rmSync(join(second, 'server/db'), { recursive: true });
+    execFileSync('ln', ['-s', join(cronium.state, 'server/db'), join(second, 'server/db')]);
+    const up = await cronium.cronium(['up', '--state', second, '--listen', '127.0.0.1:0']);
+    t.match(up, {
+      code: 1,
+      stderr: /the store in .* is in use by another server; stop that one first/,
+    });
+    rmSync(second, { recursive: true, force: true });
+  });
+
+  await t.test('a taken port is named', async (t) => {
+    const { port } = cronium.installation.state.settings().listen;
+    const other = join(cronium.directory, 'other');
+    const up = await cronium.cronium(['up', '--state', other, '--listen', `127.0.0.1:${port}`]);
+    t.match(up, {
+      code: 1,
+      stderr: /cannot listen on 127\.0\.0\.1:\d+: the port is taken; choose another with --listen/,
+    });
+  });
+
+  await t.test(
+    'a wrong master key and a missing keyring are refused, and nothing is lost',
+    async (t) => {
+      await cronium.cronium(['var', 'set', 'kept', 'yes']);
+      await cronium.cronium(['down']);
+      const masterKey = join(cronium.state, 'server/master.key');
+      const keyring = join(cronium.state, 'server/keyring.json');
+      const [rightKey, rightRing] = [readFileSync(masterKey), readFileSync(keyring)];
+      writeFileSync(masterKey, `${Buffer.alloc(32, 7).toString('base64url')}\n`);
+      t.match(await cronium.cronium(['up']), {
+        code: 1,
+        stderr: /the master key in .* does not open .*: put the right one back/,
+      });
+      writeFileSync(masterKey, rightKey);
+      rmSync(keyring);
+      t.match(await cronium.cronium(['up']), { code: 1, stderr: /the keyring .* is missing/ });
+      t.notOk(existsSync(keyring), 'no new keyring was made over the old data');
+      writeFileSync(keyring, rightRing, { mode: 0o600 });
+      t.equal((await cronium.cronium(['up'])).code, 0);
+      t.equal((await cronium.cronium(['var', 'get', 'kept'])).stdout, 'yes\n');
+    },
+  );
+
+  await t.test(
+    'the server killed and restarted under a running script: the script goes on, nothing is lost',
+    async (t) => {
+      const running = cronium.run(
+        'sh',
+        'cronium_setVariable before 1 >/dev/null; touch /tmp/x; for i in $(seq 300); do [ "$(cronium_getVariable go)" = 1 ] && break; sleep 0.05; done; cronium_setVariable after 1 >/dev/null; cronium_output \'"done"\'',
+        '--user',
+        'survivor',
+        '--timeout',
+        '60s',
+      );
+      for (;;) {
+        const { stdout } = await cronium.cronium(['var', 'export', '--user', 'survivor']);
+        if (stdout.includes('before')) break;
+      }
+      process.kill(cronium.installation.server.pid ?? 0, 'SIGKILL');
+      t.equal((await cronium.cronium(['up'])).code, 0);
+      await cronium.cronium(['var', 'set', 'go', '1', '--string', '--user', 'survivor']);
+      t.match(await running, { status: 'succeeded', output: 'done', warnings: [] });
+      t.match(
+        (await cronium.cronium(['var', 'export', '--user', 'survivor'])).stdout,
+        /"before": "1"[^]*"after": "1"/,
+      );
+    },
+  );
+
+  await t.test(
+    'the serving process killed: its container goes, the supervisor serves again',
+    async (t) => {
+      const pid = (
+        JSON.parse((await cronium.cronium(['status', '--json'])).stdout) as {
+          mountd: { pid: number };
+        }
+      ).mountd.pid;
+      const running = cronium.cronium(['run', cronium.script('sh', 'sleep 60')]);
+      for (;;) if ((await cronium.containers()).length > 0) break;
+      process.kill(pid, 'SIGKILL');
+      t.equal((await running).code, 1, 'the command says that it failed');
+      for (;;) if ((await cronium.cronium(['status'])).code === 0) break;
+      t.same(await cronium.containers(), [], 'no container of the old life');
+      t.equal((await cronium.run('sh', 'echo again')).stdout, 'again\n');
+    },
+  );
+
+  await t.test('down leaves no process, mount or container; the data stay', async (t) => {
+    t.match(await cronium.cronium(['down']), { code: 0, stderr: /stopped mountd and server/ });
+    t.same(cronium.mounts(), []);
+    t.same(await cronium.containers(), []);
+    t.equal(cronium.installation.server.pid, undefined);
+    t.match(await cronium.cronium(['down']), { code: 0, stderr: /nothing was running/ });
+    t.ok(statSync(join(cronium.state, 'server/db/CURRENT')).size > 0);
+  });
+});
+
+void t.test('a full state disk is ENOSPC for the script and loses nothing', options, async (t) => {
+  const disk = mkdtempSync(join(tmpdir(), 'cronium-disk-'));
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=24m', 'cronium-test', disk]);
+  try {
+    const state = join(disk, 'state');
+    mkdirSync(state);
+    await using cronium = await TestInstallation.up(state);
+    await cronium.cronium(['var', 'set', 'kept', 'yes']);
+    writeFileSync(join(disk, 'ballast'), '');
+    const fill = () => {
+      try {
+        execFileSync('dd', ['if=/dev/zero', `of=${join(disk, 'ballast')}`, 'bs=64k'], {
+          stdio: 'ignore',
+        });
+      } catch {
+        // dd ends when the disk is full: that was the point.
+      }
+    };
+    fill();
+    const full = await cronium
+      .run(
+        'py',
+        [
+          'import errno, os',
+          'def attempt(name, text):',
+          '    try:',
+          '        with open(name, "w") as f: f.write(text)',
+          '        print(name, "ok")',
+          '    except OSError as e: print(name, errno.errorcode[e.errno])',
+          'attempt("output.json", \'"\' + "x" * 300000 + \'"\')',
+          'attempt("scratch", "x" * 300000)',
+        ].join('\n'),
+        '--user',
+        'full',
+      )
+      .catch((error: unknown) => String(error));
+    const text = typeof full === 'string' ? full : full.stdout;
+    t.match(text, /ENOSPC|full: free some space/);
+    t.equal(
+      (await cronium.cronium(['var', 'get', 'kept'])).stdout,
+      'yes\n',
+      'what was stored is still there',
+    );
+    rmSync(join(disk, 'ballast'));
+    const after = await cronium.run('sh', 'cronium_output \'"fits again"\'', '--user', 'full');
+    t.match(after, { status: 'succeeded', output: 'fits again', warnings: [] });
+  } finally {
+    execFileSync('umount', [disk]);
+    rmSync(disk, { recursive: true });
+  }
+});

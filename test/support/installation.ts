@@ -1,0 +1,163 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import Docker from 'dockerode';
+import { Installation } from '#server/admin/installation.js';
+import { State } from '#server/admin/state.js';
+
+const CRONIUM = fileURLToPath(new URL('../../../bin/cronium', import.meta.url));
+
+export interface Finished {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** What `cronium run --json` prints. */
+export interface RunJson {
+  executionId: string;
+  status: string;
+  exitCode: number | null;
+  signal: string | null;
+  stdout: string;
+  stderr: string;
+  output: unknown;
+  condition: boolean | null;
+  variables: { set: Record<string, unknown>; deleted: string[] };
+  warnings: string[];
+  durationMs: number;
+}
+
+/** A real installation in a temporary directory: server, mountd, mount, containers. Disposing leaves nothing. */
+export class TestInstallation implements AsyncDisposable {
+  /** Holds the state directory and the scripts. */
+  readonly directory: string;
+  readonly state: string;
+  readonly #files: string;
+  #scripts = 0;
+
+  /** `stateAt`: a directory for the state that the test made itself. */
+  constructor(stateAt?: string) {
+    this.directory = mkdtempSync(join(tmpdir(), 'cronium-test-'));
+    chmodSync(this.directory, 0o700);
+    this.state = stateAt ?? join(this.directory, 'state');
+    this.#files = this.directory;
+  }
+
+  static async up(stateAt?: string): Promise<TestInstallation> {
+    const installation = new TestInstallation(stateAt);
+    const { code, stderr } = await installation.cronium(['up', '--log-level', 'debug']);
+    if (code !== 0) {
+      await installation[Symbol.asyncDispose]();
+      throw new Error(`cronium up: ${stderr}`);
+    }
+    return installation;
+  }
+
+  get installation(): Installation {
+    return new Installation(new State(this.state));
+  }
+
+  get mountPoint(): string {
+    return join(this.state, 'mountd/mnt');
+  }
+
+  /** Runs the command to its end. */
+  async cronium(args: readonly string[], stdin = ''): Promise<Finished> {
+    return await finished(this.spawn(args, stdin));
+  }
+
+  spawn(args: readonly string[], stdin = ''): ChildProcess {
+    const child = spawn(process.execPath, [CRONIUM, ...args], {
+      env: { ...process.env, CRONIUM_STATE: this.state },
+      stdio: ['pipe', 'pipe', 'pipe'],
+    });
+    child.stdin?.on('error', () => {}); // it may not read
+    child.stdin?.end(stdin);
+    return child;
+  }
+
+  /** A script file with this text; the extension decides the runtime. */
+  script(extension: string, text: string): string {
+    const path = join(this.#files, `script-${this.#scripts++}.${extension}`);
+    writeFileSync(path, text);
+    return path;
+  }
+
+  /** `cronium run --json` of a script with this text. Throws when it printed no result. */
+  async run(extension: string, text: string, ...args: string[]): Promise<RunJson> {
+    const { stdout, stderr, code } = await this.cronium([
+      'run',
+      '--json',
+      ...args,
+      this.script(extension, text),
+    ]);
+    try {
+      return JSON.parse(stdout) as RunJson;
+    } catch {
+      throw new Error(`cronium run exited with ${code} and printed no JSON: ${stdout}${stderr}`);
+    }
+  }
+
+  /** What the daemons have logged. */
+  log(name: 'server' | 'mountd'): string {
+    return readFileSync(join(this.state, 'log', `${name}.log`), 'utf8');
+  }
+
+  /** Containers of this installation, running or not. */
+  async containers(): Promise<Docker.ContainerInfo[]> {
+    const label = `cronium.instance=${new State(this.state).instance}`;
+    return await new Docker({ socketPath: '/var/run/docker.sock' }).listContainers({
+      all: true,
+      filters: { label: [label] },
+    });
+  }
+
+  /** Mount points below the installation's directory. */
+  mounts(): string[] {
+    return readFileSync('/proc/self/mountinfo', 'utf8')
+      .split('\n')
+      .map((line) => line.split(' ')[4] ?? '')
+      .filter((path) => path.startsWith(`${this.state}/`));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const { code, stderr } = await this.cronium(['down']);
+    if (code !== 0) throw new Error(`cronium down: ${stderr}`);
+    const [mounts, containers] = [this.mounts(), await this.containers()];
+    if (mounts.length > 0 || containers.length > 0)
+      throw new Error(
+        `left behind: ${mounts.join(' ')} ${containers.map(({ Names }) => Names).join(' ')}`,
+      );
+    rmSync(this.directory, { recursive: true, force: true });
+  }
+}
+
+export async function finished(child: ChildProcess): Promise<Finished> {
+  let stdout = '';
+  let stderr = '';
+  child.stdout?.setEncoding('utf8').on('data', (chunk: string) => {
+    stdout += chunk;
+  });
+  child.stderr?.setEncoding('utf8').on('data', (chunk: string) => {
+    stderr += chunk;
+  });
+  return await new Promise((resolve, reject) => {
+    child.on('error', reject);
+    child.on('close', (code) => resolve({ code, stdout, stderr }));
+  });
+}
+
+/** Asks until `done` says so. @throws after `timeoutMs` */
+export async function eventually(
+  what: string,
+  done: () => boolean | Promise<boolean>,
+  timeoutMs = 15_000,
+): Promise<void> {
+  for (const deadline = Date.now() + timeoutMs; !(await done()); ) {
+    if (Date.now() > deadline) throw new Error(`after ${timeoutMs} ms still not: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 25));
+  }
+}
