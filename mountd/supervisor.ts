@@ -16,6 +16,9 @@ const RESTARTS_MAX = 5;
 const RESTARTS_WINDOW_MS = 60_000;
 const RESTART_PAUSE_MS = 200;
 
+/** A notification to the kernel can hold a thread while its execution waits for the server; fsync and the others go on. */
+const POOL_THREADS = 64;
+
 /** Stopping ends every running script first (grace, then SIGKILL); then this is how long the rest may take. */
 const STOP_MS = 20_000;
 
@@ -36,7 +39,10 @@ async function serveOnce(): Promise<boolean> {
     const child = spawn(
       process.execPath,
       ['--enable-source-maps', fileURLToPath(new URL('./main.js', import.meta.url)), configText],
-      { stdio: ['ignore', 'inherit', 'inherit', fd, 'ipc'] },
+      {
+        stdio: ['ignore', 'inherit', 'inherit', fd, 'ipc'],
+        env: { ...process.env, UV_THREADPOOL_SIZE: String(POOL_THREADS) },
+      },
     );
     return await watch(child);
   } finally {

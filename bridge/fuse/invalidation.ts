@@ -1,15 +1,16 @@
 import type { Directory } from '#bridge/vfs/inode.js';
+import type { Tree } from '#bridge/vfs/tree.js';
 import type { KernelCache } from '#bridge/vfs/volume.js';
 import { NOTIFY_INVAL_ENTRY, OUT_HEADER_BYTES } from './abi.js';
 import type { Channel } from './channel.js';
 
 /**
- * Tells the kernel to forget what it cached. Notifications to one connection go out one after the other: more at once
- * would only fill the thread pool, which the backing files need too.
+ * Tells the kernel to forget what it cached. The kernel takes the directory's lock for it, which a call that waits for
+ * the server may hold; so notifications of one tree go out one after the other, and never wait for another tree's.
  */
 export class Invalidation implements KernelCache {
   readonly #channel: Channel;
-  #last: Promise<void> = Promise.resolve();
+  readonly #last = new WeakMap<Tree, Promise<void>>();
 
   constructor(channel: Channel) {
     this.#channel = channel;
@@ -24,7 +25,9 @@ export class Invalidation implements KernelCache {
     message.writeUInt32LE(name.length, OUT_HEADER_BYTES + 8);
     message.write(name, OUT_HEADER_BYTES + 16, 'latin1');
     const send = async () => await this.#channel.notify(message);
-    this.#last = this.#last.then(send, send);
-    await this.#last;
+    const last = this.#last.get(directory.tree) ?? Promise.resolve();
+    const sent = last.then(send, send);
+    this.#last.set(directory.tree, sent);
+    await sent;
   }
 }

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import { openSync, readFileSync, writeFileSync } from 'node:fs';
 import { BridgeError, errnoCode } from '#bridge/wire/errors.js';
 
 /**
@@ -67,10 +67,6 @@ export function mountedAt(directory: string): { type: string; minor: number } | 
     found = { type, minor: Number(fields[2]?.split(':')[1]) };
   }
   return found;
-}
-
-export function closeFuseDevice(fd: number): void {
-  closeSync(fd);
 }
 
 async function run(

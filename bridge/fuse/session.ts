@@ -61,7 +61,7 @@ export class FuseSession {
   /** Resolves when the connection is gone: unmounted, aborted, or lost (then with the reason). */
   readonly ended: Promise<Error | undefined>;
 
-  /** `fd` is /dev/fuse after mount(2): reading before gives EPERM. */
+  /** `fd` is /dev/fuse after mount(2): reading before gives EPERM. The session owns it and closes it at its end. */
   constructor(fd: number, volume: Volume, log: SessionLog) {
     this.#volume = volume;
     this.#log = log;

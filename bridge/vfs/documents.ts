@@ -58,7 +58,7 @@ export class Documents {
       'output.json': this.#output,
       'condition.json': this.#condition,
     };
-    this.#variables.render();
+    void this.#variables.render();
   }
 
   /** Changes committed by others. */

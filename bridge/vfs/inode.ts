@@ -129,7 +129,7 @@ export class Directory extends Inode {
   }
 
   /** Refuses what may not be made here. @throws FsError */
-  assertMayAdd(_name: string, _inode?: Inode): void {}
+  assertMayAdd(_name: string, _isDirectory: boolean): void {}
 
   /** Refuses what may not be removed. @throws FsError */
   assertMayRemove(_name: string): void {}

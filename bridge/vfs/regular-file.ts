@@ -9,7 +9,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { promisify } from 'node:util';
-import { EFBIG, EINVAL } from './fs-error.js';
+import { EFBIG, EINVAL, ENOSPC } from './fs-error.js';
 import { type Caller, Inode } from './inode.js';
 import type { Tree } from './tree.js';
 
@@ -53,15 +53,21 @@ export class RegularFile extends Inode {
     return count;
   }
 
-  /** @throws FsError ENOSPC, EFBIG; host errors (a full disk) as they come. Returns the count written, perhaps short. */
+  /**
+   * Writes what the quota has room for, as a full disk would. Returns the count written, perhaps short.
+   * @throws FsError ENOSPC when there is room for nothing, EFBIG; host errors (a full disk) as they come
+   */
   write(data: Uint8Array, offset: number): number {
-    const end = offset + data.byteLength;
-    const growth = Math.max(0, end - this.#size);
-    if (end > this.tree.quota.bytesMax) throw EFBIG;
+    const { quota, bytes } = this.tree;
+    if (offset >= quota.bytesMax && data.byteLength > 0) throw EFBIG;
+    const endMax = Math.max(this.#size, this.#size + quota.bytesMax - bytes);
+    const length = Math.min(data.byteLength, endMax - offset);
+    if (length <= 0 && data.byteLength > 0) throw ENOSPC;
+    const growth = Math.max(0, offset + length - this.#size);
     this.tree.charge(growth);
     let written = 0;
     try {
-      written = writeSync(this.#open(), data, 0, data.byteLength, offset);
+      written = writeSync(this.#open(), data, 0, length, offset);
     } finally {
       const grown = Math.max(0, offset + written - this.#size);
       this.tree.charge(grown - growth);

@@ -82,15 +82,16 @@ export class VariablesDocument extends BaseDocument {
   }
 
   /** Puts a fresh rendering at the name, as a new inode: whoever has the old one open keeps reading that, untorn. */
-  render(): void {
+  async render(): Promise<void> {
     const { work, tree } = this.#root;
     const old = work.get('variables.json');
     const file = new RegularFile(tree, old === undefined ? 0o644 : old.mode & 0o777, old ?? work);
     const members = this.#view();
     if (this.#updated !== undefined) members.set(UPDATED, this.#updated);
+    file.document = this;
     file.fill(Buffer.from(renderMembers(members)));
     this.#contents.set(file, members);
-    void this.#volume.supersede(work, 'variables.json', file);
+    await this.#volume.supersede(work, 'variables.json', file);
   }
 
   async finish(file: RegularFile | undefined, success: boolean): Promise<void> {
@@ -142,21 +143,33 @@ export class VariablesDocument extends BaseDocument {
     const family = processFamily(caller.pid);
     const base = (draft && this.#bases.get(draft)) ?? this.#baseOf(family);
     const edit = diffMembers(base, written, !this.#policy.exact);
-    return this.#commit(edit).then(
-      () => {
-        this.#updated = written.get(UPDATED) ?? this.#updated;
-        if (draft !== undefined) this.#bases.set(draft, written);
-        this.#remember(family, written);
-        this.#contents.set(file, written);
-        const mixed = draft?.isAlone === false;
-        if (!this.hasDirtyDrafts && (mixed || !showSame(written, this.#view())))
-          this.#replace(file);
-      },
-      (error: unknown) => {
-        this.#failed(asBridgeError(error).message);
-        throw error;
-      },
-    );
+    return this.#commitAndShow(file, written, edit, draft, family);
+  }
+
+  async #commitAndShow(
+    file: RegularFile,
+    written: Members,
+    edit: MemberEdit,
+    draft: DocumentDraft | undefined,
+    family: readonly number[],
+  ): Promise<void> {
+    try {
+      await this.#commit(edit);
+    } catch (error) {
+      this.#failed(asBridgeError(error).message);
+      throw error;
+    }
+    this.#updated = written.get(UPDATED) ?? this.#updated;
+    if (draft !== undefined) this.#bases.set(draft, written);
+    this.#remember(family, written);
+    this.#contents.set(file, written);
+    const mixed = draft?.isAlone === false;
+    if (this.hasDirtyDrafts || (!mixed && showSame(written, this.#view()))) return;
+    const shown = this.#replace();
+    // A close waits until the kernel shows the merged document. A rename holds the directory's lock until it is
+    // answered, and the kernel needs that lock to forget the name: waiting here would never end.
+    if (draft !== undefined) await shown;
+    else shown.catch(() => {}); // the channel reports what is not an ordinary end
   }
 
   async #commit(members: MemberEdit): Promise<void> {
@@ -268,14 +281,13 @@ export class VariablesDocument extends BaseDocument {
     if (!(current instanceof RegularFile) || current.document !== this) return;
     if (this.hasDirtyDrafts || current.contentVersion !== current.committedVersion) return;
     const shown = this.#contents.get(current);
-    if (shown === undefined || !showSame(shown, this.#view())) this.render();
+    if (shown === undefined || !showSame(shown, this.#view())) void this.render();
   }
 
-  /** `file` was committed, but its text is no longer the whole truth. */
-  #replace(file: RegularFile): void {
+  /** A file was committed, but its text is no longer the whole truth. */
+  async #replace(): Promise<void> {
     const current = this.#root.work.get('variables.json');
-    if (current === file || (current instanceof RegularFile && current.document === this))
-      this.render();
+    if (current instanceof RegularFile && current.document === this) await this.render();
   }
 
   #failed(why: string): void {

@@ -169,7 +169,7 @@ export class Volume {
   }
 
   mkdir(parent: Directory, name: string, mode: number, caller: Caller): Inode {
-    this.#checkNew(parent, name);
+    this.#checkNew(parent, name, true);
     const setgid = parent.mode & S_ISGID;
     const owner = ownerIn(parent, caller);
     return this.#add(
@@ -206,7 +206,7 @@ export class Volume {
     if (inode.isDirectory) throw EPERM;
     if (inode.tree !== parent.tree) throw EXDEV;
     if (inode.nlink >= LINKS_MAX) throw EMLINK;
-    this.#checkNew(parent, name, inode);
+    this.#checkNew(parent, name);
     inode.nlink++;
     inode.touchCtime();
     parent.add(name, inode);
@@ -269,10 +269,10 @@ export class Volume {
       } else if (inode.isDirectory) throw ENOTDIR;
     }
     from.assertMayRemove(name);
-    to.assertMayAdd(newName, inode);
+    to.assertMayAdd(newName, inode.isDirectory);
     if (exchange && target !== undefined) {
       to.assertMayRemove(newName);
-      from.assertMayAdd(name, target);
+      from.assertMayAdd(name, target.isDirectory);
     }
 
     from.remove(name);
@@ -460,12 +460,12 @@ export class Volume {
     await directory.tree.dispose();
   }
 
-  #checkNew(parent: Directory, name: string, inode?: Inode): void {
+  #checkNew(parent: Directory, name: string, isDirectory = false): void {
     checkName(name);
     if (parent === this.root) throw EACCES;
     if (parent.nlink === 0) throw ENOENT; // removed, but still somebody's working directory
     if (name === '.' || name === '..' || parent.get(name) !== undefined) throw EEXIST;
-    parent.assertMayAdd(name, inode);
+    parent.assertMayAdd(name, isDirectory);
   }
 
   #create(parent: Directory, name: string, mode: number, caller: Caller): RegularFile {

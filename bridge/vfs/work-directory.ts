@@ -16,6 +16,9 @@ export type DocumentName = (typeof DOCUMENT_NAMES)[number];
 export const isDocumentName = (name: string): name is DocumentName =>
   (DOCUMENT_NAMES as readonly string[]).includes(name);
 
+/** No content has this version: see RegularFile.contentVersion. */
+const NEVER_COMMITTED = -1;
+
 /** `work/`: a scratch directory in which five names have a meaning, whichever file stands there. */
 export class WorkDirectory extends Directory {
   #documents: Partial<Record<string, Document>> = {};
@@ -50,7 +53,10 @@ export class WorkDirectory extends Directory {
 
   #attach(name: string, inode: Inode): void {
     const document = this.#documents[name];
-    if (document !== undefined && inode instanceof RegularFile) inode.document = document;
+    if (document === undefined || !(inode instanceof RegularFile) || inode.document === document)
+      return;
+    inode.document = document;
+    inode.committedVersion = NEVER_COMMITTED; // as this document, whatever it was before
   }
 }
 
@@ -86,8 +92,8 @@ export class ExecutionDirectory extends Directory {
     }
   }
 
-  override assertMayAdd(name: string, inode?: Inode): void {
-    if (!isDocumentName(name) || inode?.isDirectory === true) throw EACCES;
+  override assertMayAdd(name: string, isDirectory: boolean): void {
+    if (!isDocumentName(name) || isDirectory) throw EACCES;
   }
 
   override assertMayRemove(name: string): void {

@@ -1,0 +1,254 @@
+import { chmodSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { needsFuse } from '#test/support/machine.js';
+import { FakeRuntime, runIn, TestMount } from '#test/support/mounted.js';
+
+/**
+ * Programs that print what they see. What they print on tmpfs is the truth; the mount must print the same. Times and
+ * inode numbers are not printed.
+ */
+const PROGRAMS: Readonly<Record<string, readonly [command: string, script: string]>> = {
+  'create, write, append, truncate, seek': [
+    'python3',
+    `
+import os
+f = open('a', 'wb+'); f.write(b'hello world'); f.flush(); f.seek(6); print(f.read()); f.truncate(5); f.close()
+print(os.stat('a').st_size, open('a').read())
+with open('a', 'a') as g: g.write('!more')
+print(open('a').read())
+fd = os.open('a', os.O_RDWR); os.pwrite(fd, b'X', 100000); print(os.fstat(fd).st_size); print(os.pread(fd, 4, 50)); os.close(fd)
+os.truncate('a', 3); print(open('a').read()); os.truncate('a', 10); print(open('a','rb').read())
+try: os.open('a', os.O_CREAT | os.O_EXCL)
+except OSError as e: print(e.errno)
+print(oct(os.stat('a').st_mode), os.stat('a').st_nlink)
+`,
+  ],
+  'directories: make, list, remove, refuse': [
+    'python3',
+    `
+import os
+os.makedirs('d/e/f'); open('d/x','w').close()
+print(sorted(os.listdir('d')), os.stat('d').st_nlink)
+for call in (lambda: os.rmdir('d'), lambda: os.mkdir('d'), lambda: os.rmdir('d/x'), lambda: os.unlink('d/e'), lambda: os.listdir('d/x'), lambda: os.stat('d/none'), lambda: os.stat('d/x/y'), lambda: os.open('d', os.O_WRONLY), lambda: os.mkdir('n'*256), lambda: os.mkdir('n'*255)):
+    try: call(); print('ok')
+    except OSError as e: print(e.errno)
+os.rmdir('d/e/f'); print(os.stat('d/e').st_nlink)
+for i in range(500): open('d/%03d' % i, 'w').close()
+names = [e.name for e in os.scandir('d')]; print(len(names), len(set(names)), all(e.is_file() or e.name == 'e' for e in os.scandir('d')))
+for e in os.scandir('d'):
+    if e.is_file(): os.unlink(e.path)
+print(os.listdir('d'))
+`,
+  ],
+  'rename replaces, refuses, exchanges': [
+    'python3',
+    `
+import os, ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+def rename2(a, b, flags):
+    r = libc.renameat2(-100, a.encode(), -100, b.encode(), flags); print('r2', 0 if r == 0 else ctypes.get_errno())
+def w(n, s): open(n, 'w').write(s)
+w('a', 'A'); w('b', 'B'); os.rename('a', 'b'); print(open('b').read(), os.path.exists('a'))
+w('a', 'A'); rename2('a', 'b', 1); rename2('a', 'c', 1); print(sorted(os.listdir('.')))
+rename2('b', 'c', 2); print(open('b').read(), open('c').read()); rename2('b', 'zz', 2); rename2('b', 'c', 3)
+os.mkdir('d'); os.mkdir('e'); w('e/x', ''); 
+for a, b in (('d', 'e'), ('b', 'd'), ('d', 'b'), ('d', 'd/in'), ('none', 'x'), ('e', 'd')):
+    try: os.rename(a, b); print('ok', a, b)
+    except OSError as e: print(e.errno, a, b)
+os.link('b', 'b2'); os.rename('b', 'b2'); print(os.stat('b').st_nlink, sorted(os.listdir('.')))
+f = open('c'); os.rename('b', 'c'); print(f.read(), os.fstat(f.fileno()).st_nlink)
+`,
+  ],
+  'links, symbolic and hard': [
+    'python3',
+    `
+import os
+open('a','w').write('x'); os.link('a','b'); os.symlink('a','s'); os.symlink('nowhere','dangling'); os.symlink('loop','loop')
+print(os.stat('b').st_nlink, os.readlink('s'), open('s').read(), os.lstat('s').st_size)
+os.chmod('b', 0o640); print(oct(os.stat('a').st_mode))
+os.unlink('a'); print(os.stat('b').st_nlink)
+for call in (lambda: open('s'), lambda: open('dangling'), lambda: open('loop'), lambda: os.link('b','s'), lambda: os.symlink('t'*4096,'long'), lambda: os.symlink('t'*4095,'long')):
+    try: call(); print('ok')
+    except OSError as e: print(e.errno)
+open('dangling','w').write('made'); print(open('nowhere').read())
+`,
+  ],
+  'modes, owners, umask, set-id bits': [
+    'python3',
+    `
+import os
+os.umask(0o027); open('a','w').close(); os.mkdir('d'); print(oct(os.stat('a').st_mode), oct(os.stat('d').st_mode))
+os.chmod('a', 0o4755); print(oct(os.stat('a').st_mode)); os.chown('a', 1000, 1000); s = os.stat('a'); print(oct(s.st_mode), s.st_uid, s.st_gid)
+os.chmod('d', 0o2770); os.chown('d', 0, 1234); os.mkdir('d/e'); open('d/f','w').close()
+print(oct(os.stat('d/e').st_mode), os.stat('d/e').st_gid, os.stat('d/f').st_gid)
+os.chmod('d', 0o1777); open('d/mine','w').close(); os.chmod('a', 0o600)
+pid = os.fork()
+if pid == 0:
+    os.setgid(1000); os.setuid(1001)
+    for call in (lambda: open('a'), lambda: os.unlink('d/mine'), lambda: open('d/new','w').close(), lambda: os.chmod('a', 0o777), lambda: os.listdir('d')):
+        try: call(); print('ok', flush=True)
+        except OSError as e: print(e.errno, flush=True)
+    os._exit(0)
+os.waitpid(pid, 0); print(os.stat('d/new').st_uid)
+`,
+  ],
+  'times: set, kept, moved by writing': [
+    'python3',
+    `
+import os, time
+open('a','w').close(); os.utime('a', ns=(123456789, 987654321123456789)); s = os.stat('a'); print(s.st_atime_ns, s.st_mtime_ns)
+os.utime('a', ns=(-1, -10**9 - 5)); s = os.stat('a'); print(s.st_atime_ns, s.st_mtime_ns)
+os.utime('a', ns=(0, 0)); open('a','w').write('x'); print(os.stat('a').st_mtime_ns > 10**18)
+os.mkdir('d'); os.utime('d', (0, 0)); open('d/x','w').close(); print(os.stat('d').st_mtime_ns > 10**18)
+os.utime('d', (0, 0)); os.unlink('d/x'); print(os.stat('d').st_mtime_ns > 10**18)
+os.utime('a', (0, 0)); os.chmod('a', 0o600); print(os.stat('a').st_mtime_ns, os.stat('a').st_ctime_ns > 10**18)
+`,
+  ],
+  'unlinked and renamed-over files live on in their handles': [
+    'python3',
+    `
+import os
+f = open('a','w+'); f.write('still here'); f.flush(); os.unlink('a'); f.seek(0); print(f.read(), os.fstat(f.fileno()).st_nlink)
+os.ftruncate(f.fileno(), 5); os.fchmod(f.fileno(), 0o600); f.seek(0); print(f.read(), os.listdir('.')); f.close()
+os.mkdir('d'); g = open('d/x','w'); os.unlink('d/x'); os.rmdir('d'); g.write('late'); g.close(); print(os.listdir('.'))
+os.mkdir('e'); os.chdir('e'); os.rmdir('../e')
+try: open('x','w')
+except OSError as e: print(e.errno)
+`,
+  ],
+  'shared mappings': [
+    'python3',
+    `
+import mmap, os
+with open('a','wb') as f: f.write(b'\\0' * 8192)
+fd = os.open('a', os.O_RDWR); m = mmap.mmap(fd, 8192); m[0:5] = b'hello'; m[8000:8003] = b'end'; m.flush()
+print(os.pread(fd, 5, 0), open('a','rb').read()[8000:8003]); os.pwrite(fd, b'J', 0); print(m[0:5]); m.close(); os.close(fd)
+print(open('a','rb').read(5))
+`,
+  ],
+  'fifo, unix socket, flock, POSIX locks, exec': [
+    'bash',
+    `
+mkfifo p; (echo through > p) & cat p; wait
+python3 -c "
+import socket, os
+s = socket.socket(socket.AF_UNIX); s.bind('sock'); s.listen(); c = socket.socket(socket.AF_UNIX); c.connect('sock'); a, _ = s.accept(); c.send(b'hi'); print(a.recv(2)); print(oct(os.stat('sock').st_mode & 0o170000))
+"
+(flock 9; flock -n l -c true && echo free || echo taken) 9> l
+python3 -c "
+import fcntl, os
+f = open('l', 'w'); fcntl.lockf(f, fcntl.LOCK_EX)
+if os.fork() == 0:
+    try: fcntl.lockf(open('l', 'w'), fcntl.LOCK_EX | fcntl.LOCK_NB); print('free', flush=True)
+    except OSError as e: print('taken', flush=True)
+    os._exit(0)
+os.wait()"
+printf '#!/bin/sh\\necho ran $1\\n' > x; chmod +x x; ./x well
+cp x y && cmp x y && rm x y; dd if=/dev/zero of=z bs=1M count=8 status=none; stat -c %s z
+`,
+  ],
+  'tools: cp -a, tar, sed -i, mv across, find, git, sqlite': [
+    'bash',
+    `
+mkdir -p src/deep; echo one > src/a; echo two > src/deep/b; ln -s a src/l; cp -a src dst; diff -r src dst && echo same
+tar cf t.tar src && mkdir x && tar xf t.tar -C x && diff -r src x/src && echo tarred
+sed -i s/one/uno/ src/a; cat src/a; mv src/a /tmp/cronium-test-mv-$$ && mv /tmp/cronium-test-mv-$$ back; cat back
+find . -name b | sort
+git init -q g && cd g && git config user.email a@b && git config user.name n && echo f > f && git add f && git commit -qm m && git log --oneline | wc -l && git fsck 2>&1 | grep -c error; cd ..
+python3 -c "
+import sqlite3
+c = sqlite3.connect('db'); c.execute('pragma journal_mode=wal'); c.execute('create table t(x)'); c.executemany('insert into t values(?)', [(i,) for i in range(1000)]); c.commit()
+print(c.execute('select sum(x) from t').fetchone(), c.execute('pragma integrity_check').fetchone())"
+python3 -c "
+import tempfile, os
+with tempfile.NamedTemporaryFile(dir='.', delete=False) as f: f.write(b'new')
+os.replace(f.name, 'target'); print(open('target').read())"
+`,
+  ],
+  xattrs: [
+    'python3',
+    `
+import os
+open('a','w').close()
+for call in (lambda: os.setxattr('a','user.x',b'1'), lambda: os.setxattr('a','user.x',b'2',os.XATTR_CREATE), lambda: os.setxattr('a','user.y',b'2',os.XATTR_REPLACE), lambda: os.setxattr('a','user.x',b'22',os.XATTR_REPLACE), lambda: print(os.getxattr('a','user.x')), lambda: print(os.listxattr('a')), lambda: os.removexattr('a','user.x'), lambda: os.getxattr('a','user.x')):
+    try: call(); print('ok')
+    except OSError as e: print(e.errno)
+`,
+  ],
+};
+
+const options = needsFuse();
+
+void t.test('scratch behaves like a local directory', options, async (t) => {
+  await using mount = await TestMount.open();
+  // /dev/shm is tmpfs on every Linux; tmpfs has user.* attributes from 6.6 on only, so those are compared with ext4 too.
+  for (const [name, [command, script]] of Object.entries(PROGRAMS)) {
+    await t.test(name, async (t) => {
+      const reference = mkdtempSync(
+        join(name === 'xattrs' ? mount.directory : '/dev/shm', 'cronium-reference-'),
+      );
+      chmodSync(reference, 0o755);
+      try {
+        await using tree = await mount.tree(new FakeRuntime());
+        await tree.bash('mkdir here');
+        const truth = await runIn(reference, command, ['-c', script]);
+        const ours = await runIn(join(tree.work, 'here'), command, ['-c', script]);
+        t.equal(truth.code, 0, truth.stderr);
+        t.not(truth.stdout, '');
+        t.equal(ours.stdout, truth.stdout);
+        t.equal(ours.code, truth.code, ours.stderr);
+      } finally {
+        rmSync(reference, { recursive: true });
+      }
+    });
+  }
+
+  await t.test(
+    'a quota ends in ENOSPC, df shows it, and deleting gives the room back',
+    async (t) => {
+      await using tree = await mount.tree(new FakeRuntime(), {
+        quota: { bytesMax: 4 * 1024 * 1024, inodesMax: 40 },
+      });
+      const { stdout } = await tree.bash(`
+      df --output=size,used . | tail -1 | tr -s ' '
+      dd if=/dev/zero of=big bs=1M count=8 2>&1 | grep -o 'No space.*'
+      stat -c %s big; rm big; dd if=/dev/zero of=big bs=1M count=3 status=none && echo fits; rm big
+      for i in $(seq 100); do : > "f$i" || break; done 2>&1 | grep -o 'No space.*'; rm f*; : > again && echo again
+      truncate -s 1T huge 2>&1 | grep -o 'File too large'`);
+      t.match(
+        stdout,
+        /^ 4096 \d+\nNo space left on device\n4\d{6}\nfits\nNo space left on device\nagain\nFile too large\n$/,
+      );
+    },
+  );
+
+  await t.test('what belongs to one execution has no path from another', async (t) => {
+    await using a = await mount.tree(new FakeRuntime());
+    await using b = await mount.tree(new FakeRuntime());
+    await a.bash('echo secret > s');
+    const { stderr } = await b.bash(`ln ${a.work}/s ${b.work}/s3`);
+    t.match(
+      stderr,
+      /Invalid cross-device link/,
+      'even root on the host cannot link one tree to another',
+    );
+  });
+
+  await t.test('device nodes are refused, whoever asks', async (t) => {
+    await using tree = await mount.tree(new FakeRuntime());
+    t.match((await tree.bash('mknod dev c 1 3')).stderr, /Operation not permitted/);
+  });
+
+  await t.test('files survive 16 processes at once', async (t) => {
+    await using tree = await mount.tree(new FakeRuntime());
+    const { stdout, stderr } = await tree.bash(`
+      for p in $(seq 16); do (for i in $(seq 50); do echo "$p-$i" > "f-$p-$i"; echo "$p-$i" >> log; mv "f-$p-$i" "g-$p-$i"; cat "g-$p-$i" > /dev/null; rm "g-$p-$i"; done) & done; wait
+      sort -u log | wc -l; ls | grep -c '^[fg]-'`);
+    t.equal(stderr, '');
+    t.equal(stdout, '800\n0\n');
+  });
+
+  mkdirSync(join(mount.directory, 'after'));
+  t.pass('the host directory is still usable');
+});
