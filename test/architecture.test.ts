@@ -83,8 +83,9 @@ void t.test('ARCHITECTURE.md shows the same table', async (t) => {
   const text = readFileSync(join(root, 'ARCHITECTURE.md'), 'utf8');
   for (const [layer, allowed] of Object.entries(MAY_IMPORT)) {
     const row = text.split('\n').find((line) => line.startsWith(`| \`${layer}\` |`)) ?? '';
+    const column = row.split('|')[2] ?? '';
     t.same(
-      [...row.matchAll(/`([^`]+)`/g)].slice(1).map(([, name]) => name),
+      [...column.matchAll(/`([^`]+)`/g)].map(([, name]) => name),
       allowed,
       layer,
     );

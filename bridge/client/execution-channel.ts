@@ -12,7 +12,7 @@ import {
   VariablesChanged,
 } from '#bridge/wire/protocol.js';
 import type { Connection } from './connection.js';
-import { type Link, OUTAGE_BUDGET_MS } from './link.js';
+import type { Link } from './link.js';
 import type { Runtime, VariablesEdit } from './runtime.js';
 
 /** Renewed when this share of its life has passed, which leaves two more tries before it expires. */
@@ -65,7 +65,7 @@ export class ExecutionChannel implements Runtime, Disposable {
     listener: ChannelListener,
     signal?: AbortSignal,
   ): Promise<ExecutionChannel> {
-    const connection = await link.connection(OUTAGE_BUDGET_MS, signal);
+    const connection = await link.connection(undefined, signal);
     const created = await connection.call('execution.create', params, signal && { signal });
     const channel = new ExecutionChannel(link, channels, created, listener);
     try {
@@ -128,7 +128,7 @@ export class ExecutionChannel implements Runtime, Disposable {
       | 'execution.finish'
       | 'token.renew',
   >(op: O, params: Params<ServerOperations, O>): Promise<Result<ServerOperations, O>> {
-    const deadline = Date.now() + OUTAGE_BUDGET_MS;
+    const deadline = Date.now() + this.#link.outageBudgetMs;
     for (;;) {
       const leftMs = Math.max(1, deadline - Date.now());
       const connection = await this.#link.connection(leftMs);

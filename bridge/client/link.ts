@@ -7,7 +7,7 @@ const RETRY_MS_MIN = 50;
 const RETRY_MS_MAX = 5_000;
 
 /** How long a call waits for a lost link before it fails: a server restart passes unseen, a dead server does not hang scripts. */
-export const OUTAGE_BUDGET_MS = 30_000;
+const OUTAGE_BUDGET_MS = 30_000;
 
 export interface LinkStatus {
   readonly connected: boolean;
@@ -28,7 +28,11 @@ export class Link implements AsyncDisposable {
 
   #onConnect: (connection: Connection) => void = () => {};
 
-  constructor(options: ConnectOptions) {
+  /** How long calls wait for a lost link. */
+  readonly outageBudgetMs: number;
+
+  constructor(options: ConnectOptions, outageBudgetMs = OUTAGE_BUDGET_MS) {
+    this.outageBudgetMs = outageBudgetMs;
     this.#options = options;
     this.#keeper = this.#keep();
   }
@@ -44,7 +48,7 @@ export class Link implements AsyncDisposable {
   }
 
   /** The connection, waiting for one up to `budgetMs`. @throws BridgeError `unavailable`, `interrupted` */
-  async connection(budgetMs = OUTAGE_BUDGET_MS, signal?: AbortSignal): Promise<Connection> {
+  async connection(budgetMs = this.outageBudgetMs, signal?: AbortSignal): Promise<Connection> {
     if (this.#current !== undefined) return this.#current;
     return await new Promise((resolve, reject) => {
       const finish = () => {

@@ -55,8 +55,10 @@ export class Tokens {
   readonly #privateKey: KeyObject;
   readonly #publicKey: KeyObject;
   readonly #now: () => number;
+  readonly #lifetimeMs: number;
 
-  constructor(privateKey: KeyObject, now: () => number = Date.now) {
+  constructor(privateKey: KeyObject, now: () => number = Date.now, lifetimeMs = TOKEN_LIFETIME_MS) {
+    this.#lifetimeMs = lifetimeMs;
     this.#privateKey = privateKey;
     this.#publicKey = createPublicKey(privateKey);
     this.#now = now;
@@ -74,10 +76,11 @@ export class Tokens {
   async mint(
     grant: Omit<Grant, 'expiresAt'>,
     thumbprint: string,
-    lifetimeMs = TOKEN_LIFETIME_MS,
+    lifetimeMs = this.#lifetimeMs,
   ): Promise<Minted> {
     const now = this.#now();
-    const expiresAt = now + lifetimeMs;
+    // Whole seconds, as the claim has: the bearer must not believe in a life the token does not have.
+    const expiresAt = Math.floor((now + lifetimeMs) / 1000) * 1000;
     const token = await new SignJWT({
       ns: grant.namespace,
       cap: grant.scopes,
@@ -90,7 +93,7 @@ export class Tokens {
       .setJti(randomUUID())
       .setIssuedAt(Math.floor(now / 1000))
       .setNotBefore(Math.floor(now / 1000))
-      .setExpirationTime(Math.floor(expiresAt / 1000))
+      .setExpirationTime(expiresAt / 1000)
       .sign(this.#privateKey);
     return { token, expiresAt };
   }

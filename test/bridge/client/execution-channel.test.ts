@@ -1,0 +1,197 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import t from 'tap';
+import { Connection } from '#bridge/client/connection.js';
+import { Channels, ExecutionChannel } from '#bridge/client/execution-channel.js';
+import { Link } from '#bridge/client/link.js';
+import { VariableKey } from '#bridge/wire/names.js';
+import type { EventDocument, Variable, VariableChange } from '#bridge/wire/protocol.js';
+import { InProcessServer } from '#test/support/in-process-server.js';
+import { eventually } from '#test/support/installation.js';
+
+const key = (name: string) => VariableKey.parse(name);
+const event: EventDocument = {
+  id: 1,
+  name: 'test',
+  description: null,
+  type: 'BASH',
+  runLocation: 'LOCAL',
+  createdAt: '',
+  updatedAt: '',
+  userId: 1,
+  server: null,
+  successCount: 0,
+  failureCount: 0,
+  lastRunAt: null,
+};
+
+/** What a tree would hear. */
+class Ears {
+  readonly changes: VariableChange[] = [];
+  readonly documents: (readonly Variable[])[] = [];
+  changed(changes: readonly VariableChange[]): void {
+    this.changes.push(...changes);
+  }
+  refreshed(variables: readonly Variable[]): void {
+    this.documents.push(variables);
+  }
+}
+
+function linkTo(
+  server: InProcessServer,
+  outageBudgetMs?: number,
+): { link: Link; channels: Channels } {
+  const link = new Link(
+    { address: server.address, tls: server.tls('host'), software: 'test' },
+    outageBudgetMs,
+  );
+  return { link, channels: new Channels(link) };
+}
+
+const open = async (link: Link, channels: Channels, ears = new Ears()) =>
+  await ExecutionChannel.create(
+    link,
+    channels,
+    { user: 'ada', variablesOf: { user: 'ada' }, runtime: 'bash', event, timeoutMs: 1000 },
+    ears,
+  );
+
+void t.test(
+  'an execution outlives its token, because the token is renewed over the link',
+  async (t) => {
+    await using server = await InProcessServer.start({ tokenLifetimeMs: 2_000 });
+    const { link, channels } = linkTo(server);
+    await using _link = link;
+    using channel = await open(link, channels);
+    await sleep(4_500);
+    await channel.setOutput('1');
+    t.pass('a commit after twice the token’s life');
+  },
+);
+
+void t.test('a channel whose token was not renewed is refused', async (t) => {
+  await using server = await InProcessServer.start({ tokenLifetimeMs: 1_000 });
+  using connection = await Connection.open({
+    address: server.address,
+    tls: server.tls('host'),
+    software: 'test',
+  });
+  const { token } = await connection.call('execution.create', {
+    user: 'ada',
+    variablesOf: { user: 'ada' },
+    runtime: 'bash',
+    event,
+    timeoutMs: 1000,
+  });
+  const { channel } = await connection.call('execution.open', { token });
+  await connection.call('condition.set', { condition: true }, { channel });
+  await sleep(1_100);
+  await t.rejects(connection.call('condition.set', { condition: true }, { channel }), {
+    code: 'token_expired',
+  });
+  await t.rejects(
+    connection.call('token.renew', {}, { channel }),
+    { code: 'token_expired' },
+    'nor can it be renewed then',
+  );
+});
+
+void t.test(
+  'the server restarts: waiting calls get through, the document is caught up, pushes go on',
+  async (t) => {
+    await using server = await InProcessServer.start();
+    const { link, channels } = linkTo(server);
+    await using _link = link;
+    const ears = new Ears();
+    using channel = await open(link, channels, ears);
+    await channel.commitVariables({ set: [[key('a'), '1']], delete: [] });
+
+    await server.pause();
+    const during = channel.commitVariables({ set: [[key('b'), '2']], delete: [] });
+    await server.variables.edit(
+      { user: 'ada' },
+      { set: [[key('c'), '3']], delete: [] },
+      'somebody',
+    );
+    await sleep(200);
+    t.notOk(link.status.connected);
+    await server.resume();
+    t.match(await during, [{ key: 'b', text: '2' }], 'what was called while it was away is done');
+    await eventually('the document arrived', () => ears.documents.length > 0);
+    t.match(
+      ears.documents[0]?.map(({ key: name }) => name),
+      ['a', 'c'],
+      'with what others did meanwhile',
+    );
+
+    await server.variables.edit(
+      { user: 'ada' },
+      { set: [[key('d'), '4']], delete: [] },
+      'somebody',
+    );
+    await eventually('the push arrived', () => ears.changes.some(({ key: name }) => name === 'd'));
+    t.notOk(
+      ears.changes.some(({ key: name }) => name === 'b'),
+      'its own changes are not pushed back',
+    );
+  },
+);
+
+void t.test(
+  'when the server stays away longer than the budget, calls fail and say so',
+  async (t) => {
+    await using server = await InProcessServer.start();
+    const { link, channels } = linkTo(server, 300);
+    await using _link = link;
+    using channel = await open(link, channels);
+    await server.pause();
+    await t.rejects(channel.setOutput('1'), {
+      code: 'unavailable',
+      message: /the server was out of reach for \d+ ms: no server answers at/,
+    });
+    await server.resume();
+    await eventually('the link is back', () => link.status.connected);
+    await channel.setOutput('1');
+    t.pass('and go on when it is back');
+  },
+);
+
+void t.test(
+  'a change of one execution reaches the others of its namespace, and no other',
+  async (t) => {
+    await using server = await InProcessServer.start();
+    const { link, channels } = linkTo(server);
+    await using _link = link;
+    const [mine, theirs] = [new Ears(), new Ears()];
+    using a = await open(link, channels, mine);
+    using b = await open(link, channels, theirs);
+    const strangers = new Ears();
+    using _c = await ExecutionChannel.create(
+      link,
+      channels,
+      { user: 'bob', variablesOf: { user: 'bob' }, runtime: 'bash', event, timeoutMs: 1000 },
+      strangers,
+    );
+    t.not(a.executionId, b.executionId);
+    await a.commitVariables({ set: [[key('news'), '"x"']], delete: [] });
+    await eventually('the push arrived', () => theirs.changes.length > 0);
+    t.match(theirs.changes, [{ key: 'news', text: '"x"' }]);
+    t.same(mine.changes, []);
+    t.same(strangers.changes, []);
+  },
+);
+
+void t.test('what has ended takes no more writes', async (t) => {
+  await using server = await InProcessServer.start();
+  const { link, channels } = linkTo(server);
+  await using _link = link;
+  using channel = await open(link, channels);
+  await channel.finish({
+    status: 'succeeded',
+    exitCode: 0,
+    signal: null,
+    warnings: [],
+    startedAt: 1,
+    finishedAt: 2,
+  });
+  await t.rejects(channel.setOutput('1'), { code: 'denied' });
+});
