@@ -250,6 +250,8 @@ function attrChange(request: Request, valid: number): AttrChange {
   if ((valid & FATTR.MODE) !== 0) change.mode = request.u32(BODY + 68);
   if ((valid & FATTR.UID) !== 0) change.uid = request.u32(BODY + 76);
   if ((valid & FATTR.GID) !== 0) change.gid = request.u32(BODY + 80);
-  if ((valid & FATTR.KILL_SUIDGID) !== 0) change.killSetId = true;
+  // With HANDLE_KILLPRIV_V2 clearing at chown(2) is ours; chown(-1, -1) arrives with nothing to set at all.
+  const isChown = (valid & (FATTR.UID | FATTR.GID)) !== 0 || (valid & ~FATTR.FH) === 0;
+  if (isChown || (valid & FATTR.KILL_SUIDGID) !== 0) change.killSetId = true;
   return change;
 }

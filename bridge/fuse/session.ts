@@ -82,7 +82,19 @@ export class FuseSession {
     this.#channel.close();
   }
 
+  /** Nothing may escape from here: an exception would end the loop, and every execution of the mount with it. */
   #received(length: number): void {
+    try {
+      this.#dispatch(length);
+    } catch (error) {
+      this.#log.warn(
+        { op: OPCODE_NAMES[this.#request.opcode], err: error },
+        'request failed unforeseen',
+      );
+    }
+  }
+
+  #dispatch(length: number): void {
     const request = this.#request;
     request.length = length;
     if (length < IN.BODY || request.u32(IN.LEN) !== length) {
@@ -225,7 +237,15 @@ export class FuseSession {
 
   #send(): void {
     this.#reply.end();
-    this.#channel.reply(this.#reply.bytes, this.#reply.length);
+    try {
+      this.#channel.reply(this.#reply.bytes, this.#reply.length);
+    } catch (error) {
+      // The kernel did not like the reply; whoever waits for it must still get one.
+      this.#log.warn({ err: error }, 'reply refused by the kernel');
+      this.#reply.fail(EIO);
+      this.#reply.end();
+      this.#channel.reply(this.#reply.bytes, this.#reply.length);
+    }
   }
 }
 

@@ -5,7 +5,7 @@ import {
   ftruncateSync,
   openSync,
   readSync,
-  unlinkSync,
+  rmSync,
   writeSync,
 } from 'node:fs';
 import { promisify } from 'node:util';
@@ -121,7 +121,8 @@ export class RegularFile extends Inode {
   override dispose(): void {
     if (this.#fd !== undefined) closeSync(this.#fd);
     this.#fd = undefined;
-    if (this.#backed) unlinkSync(this.tree.backingPath(this));
+    // A backing file that somebody else removed is as gone as it should be.
+    if (this.#backed) rmSync(this.tree.backingPath(this), { force: true });
     this.#backed = false;
     this.tree.charge(-this.#size);
     this.#size = 0;

@@ -33,18 +33,7 @@ import { type OpenFile, RegularFile } from './regular-file.js';
 import { InodeTable, type Quota, Tree } from './tree.js';
 import { WorkDirectory } from './work-directory.js';
 
-const {
-  O_ACCMODE,
-  O_TRUNC,
-  O_APPEND,
-  O_RDONLY,
-  S_IFMT,
-  S_IFIFO,
-  S_IFSOCK,
-  S_ISUID,
-  S_ISGID,
-  S_IXGRP,
-} = {
+const { O_ACCMODE, O_TRUNC, O_RDONLY, S_IFMT, S_IFIFO, S_IFSOCK, S_ISUID, S_ISGID, S_IXGRP } = {
   ...constants,
   // Not exported by node:fs; asm-generic/fcntl.h and linux/stat.h.
   O_ACCMODE: 3,
@@ -77,7 +66,7 @@ export interface AttrChange {
   size?: number;
   atime?: Time | 'now';
   mtime?: Time | 'now';
-  /** The kernel asks to clear set-id bits (FATTR_KILL_SUIDGID). */
+  /** Clear the set-id bits: the kernel asks for it, or somebody called chown(2). */
   killSetId?: boolean;
 }
 
@@ -320,14 +309,13 @@ export class Volume {
     return this.#files.get(id);
   }
 
-  /** Returns the count written; with O_APPEND the kernel's offset is the end it knows, and it knows all our writes. */
+  /**
+   * Returns the count written. O_APPEND needs nothing here: the kernel has put the end of the file into `offset`, and no
+   * other writer exists; pages of a mapping come through such a handle too, with their own offsets.
+   */
   write(file: RegularFile, handle: OpenFile | undefined, data: Uint8Array, offset: number): number {
-    const at =
-      handle !== undefined && (handle.flags & O_APPEND) !== 0
-        ? Math.max(offset, file.size)
-        : offset;
-    const written = file.write(data, at);
-    handle?.draft?.wrote(data.subarray(0, written), at);
+    const written = file.write(data, offset);
+    handle?.draft?.wrote(data.subarray(0, written), offset);
     return written;
   }
 

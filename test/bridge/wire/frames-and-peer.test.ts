@@ -280,8 +280,7 @@ const { newer: _, ...SERVED } = OPERATIONS;
 interface Waiting {
   readonly signal: AbortSignal;
   readonly channel: number;
-  answer(): void;
-  refuse(error: Error): void;
+  readonly answer: () => void;
 }
 
 /** Two ends that hand each other bytes in later turns of the event loop, as sockets do. */
@@ -299,9 +298,9 @@ class TwoEnds {
     const handlers: Handlers<Known> = {
       echo: async ({ params }) => params,
       wait: ({ params, signal, channel }) =>
-        new Promise((resolve, reject) => {
+        new Promise((resolve) => {
           const answer = () => resolve(params);
-          this.waiting.set(params.name, { signal, channel, answer, refuse: reject });
+          this.waiting.set(params.name, { signal, channel, answer });
         }),
       fail: ({ params }) => Promise.reject(FAILURES[params.how] ?? new Error('no such failure')),
       lie: () => Promise.resolve('not a number' as unknown as number),

@@ -537,6 +537,24 @@ randomTest(
   },
 );
 
+randomTest('a number one step away from the stored one is a change', async (t, random) => {
+  const bits = new DataView(new ArrayBuffer(8));
+  let compared = 0;
+  while (compared < 2000) {
+    for (let at = 0; at < 8; at++) bits.setUint8(at, random.int(256));
+    const number = bits.getFloat64(0);
+    bits.setBigUint64(0, bits.getBigUint64(0) + 1n);
+    const next = bits.getFloat64(0);
+    if (!Number.isFinite(number) || !Number.isFinite(next)) continue;
+    compared++;
+    if (isRewriteOf(`${number}`, `${next}`)) t.fail(`${number} -> ${next}`);
+    const exact = BigInt(Number.MAX_SAFE_INTEGER) + BigInt(random.int(2 ** 31)) * 4n;
+    if (isRewriteOf(`${exact}`, `${exact + 2n}`)) t.fail(`${exact} -> ${exact + 2n}`);
+    if (isRewriteOf(`[${exact}.5]`, `[${exact}.25]`)) t.fail(`${exact}.5 -> ${exact}.25`);
+  }
+  t.equal(compared, 2000);
+});
+
 /** 0 and -0 are the same number; isDeepStrictEqual disagrees. */
 const withoutMinusZero = (value: unknown): unknown =>
   JSON.parse(JSON.stringify(value), (_key, member: unknown) => (member === 0 ? 0 : member));

@@ -338,13 +338,15 @@ void t.test('what is no token at all is denied', async (t) => {
 randomTest('a token with any character changed is refused', async (t, random) => {
   const office = new Office();
   const token = await office.mint();
-  const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.=+/ é';
+  const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.=+/ é'.split(
+    '',
+  );
   const bytesOf = (text: string) =>
     text.split('.').map((part) => Buffer.from(part, 'base64url').toString('hex'));
   let tried = 0;
   while (tried < 300) {
     const at = random.int(token.length);
-    const changed = token.slice(0, at) + random.pick([...alphabet]) + token.slice(at + 1);
+    const changed = token.slice(0, at) + random.pick(alphabet) + token.slice(at + 1);
     // The last character of a part has bits that mean nothing.
     if (bytesOf(changed).join() === bytesOf(token).join()) continue;
     tried++;
