@@ -211,9 +211,10 @@ export class RunningContainer implements AsyncDisposable {
     });
   }
 
+  /** A container that Docker cannot remove now is removed at mountd's next start; the run's result is not lost for it. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#remove(this.#container);
     this.#raw.destroy();
+    await this.#remove(this.#container).catch(() => {});
   }
 }
 

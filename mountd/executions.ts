@@ -176,6 +176,18 @@ export class Executions implements AsyncDisposable {
       };
     } catch (error) {
       log.warn({ reason: asBridgeError(error).message }, 'execution could not be run');
+      const now = Date.now();
+      // The server's record shall not stay open for ever; if it cannot be told either, its connection's end tells it.
+      await channel
+        .finish({
+          status: signal.aborted ? 'killed' : 'failed',
+          exitCode: null,
+          signal: null,
+          warnings: [asBridgeError(error).message],
+          startedAt,
+          finishedAt: now,
+        })
+        .catch(() => {});
       throw error;
     } finally {
       this.#running.delete(executionId);
@@ -251,7 +263,7 @@ async function follow(
   try {
     const exit = await container.exit();
     await Promise.race([drained, sleep(LOG_DRAIN_MS, undefined, { ref: false })]);
-    await stopping;
+    await stopping?.catch(() => {}); // it has ended, whatever Docker thought of the request
     return { exit, stderrSeen, timedOut, stopped };
   } finally {
     clearTimeout(timer);

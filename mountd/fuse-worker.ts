@@ -47,6 +47,7 @@ if (!isMainThread && parentPort !== null) {
   const { fuseFd, backing, logLevel } = workerData as FuseWorkerData;
   const log = pino({ level: logLevel, base: { thread: 'fuse' } });
   const volume = new Volume(backing);
+  volume.onError = (error) => log.warn({ err: error }, 'background work failed');
   const trees = new Map<string, ExecutionTree>();
   const tree = (id: string): ExecutionTree => {
     const found = trees.get(id);
@@ -54,7 +55,7 @@ if (!isMainThread && parentPort !== null) {
     return found;
   };
 
-  const main = connectPort<RuntimeCalls, FuseCalls>(parentPort, {
+  const { calls: main } = connectPort<RuntimeCalls, FuseCalls>(parentPort, {
     createTree: async (spec) => {
       const runtime: Runtime = {
         commitVariables: (edit) => main.commitVariables(spec.id, edit),

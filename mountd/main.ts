@@ -13,6 +13,9 @@ import { MountHost } from './mount-host.js';
 /** The supervisor passes /dev/fuse, mounted, as this descriptor. */
 const FUSE_FD = 3;
 
+/** After the mount is lost, ending the executions may take this long; then the supervisor starts us anew. */
+const GIVE_UP_MS = 10_000;
+
 const config = MountdConfig.parse(JSON.parse(process.argv[2] ?? ''));
 const log = pino({ level: config.logLevel, base: { process: 'mountd' } });
 const startedAt = Date.now();
@@ -64,6 +67,9 @@ async function serve(): Promise<number> {
   log.info({ mount: config.mountPoint }, 'serving');
   const lost = mount.ended.then((reason) => {
     log.error({ reason }, 'the mount is gone');
+    // Whoever waits in the kernel for an answer of ours waits in vain, and Docker could not stop a container of such.
+    abortConnection(config.mountPoint);
+    setTimeout(() => process.exit(1), GIVE_UP_MS).unref();
     return 1;
   });
   const code = await Promise.race([stopped, lost]);

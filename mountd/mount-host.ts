@@ -30,23 +30,25 @@ export class MountHost implements AsyncDisposable {
     this.#worker.on('error', (error) =>
       ended(`the FUSE thread failed: ${error.stack ?? error.message}`),
     );
-    this.#exited = new Promise((resolve) => {
-      this.#worker.on('exit', () => {
-        ended('the FUSE thread ended');
-        resolve();
-      });
-    });
     const runtime = (id: string): Runtime => {
       const found = this.#runtimes.get(id);
       if (found === undefined) throw new BridgeError('denied', `execution ${id} has ended`);
       return found;
     };
-    this.#fuse = connectPort<FuseCalls, RuntimeCalls>(this.#worker, {
+    const { calls, fail } = connectPort<FuseCalls, RuntimeCalls>(this.#worker, {
       ready: async () => this.#ready(),
       ended: async (reason) => ended(reason ?? 'the file system was unmounted'),
       commitVariables: async (id, edit) => await runtime(id).commitVariables(edit),
       setOutput: async (id, text) => await runtime(id).setOutput(text),
       setCondition: async (id, condition) => await runtime(id).setCondition(condition),
+    });
+    this.#fuse = calls;
+    this.#exited = new Promise((resolve) => {
+      this.#worker.on('exit', () => {
+        fail(new BridgeError('unavailable', 'the file system thread has ended'));
+        ended('the FUSE thread ended');
+        resolve();
+      });
     });
   }
 
@@ -110,11 +112,11 @@ export class MountedTree implements AsyncDisposable {
   }
 
   changed(changes: readonly VariableChange[]): void {
-    void this.#fuse.variablesChanged(this.#id, changes);
+    this.#fuse.variablesChanged(this.#id, changes).catch(() => {}); // a dead thread ends mountd anyway
   }
 
   refreshed(variables: readonly Variable[]): void {
-    void this.#fuse.variablesRefreshed(this.#id, variables);
+    this.#fuse.variablesRefreshed(this.#id, variables).catch(() => {});
   }
 
   async finish(success: boolean): Promise<Outcome> {

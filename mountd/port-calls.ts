@@ -17,16 +17,24 @@ type Message =
   | { kind: 'result'; id: number; value: unknown }
   | { kind: 'failure'; id: number; code: Code; message: string };
 
-/** Serves `served` on `port` and returns the other end's methods. A method's rejection arrives as a BridgeError. */
+export interface Connected<Theirs> {
+  /** The other end's methods. A method's rejection arrives as a BridgeError. */
+  readonly calls: Theirs;
+  /** The other end is gone: every call that waits, and every later one, is rejected with `error`. */
+  fail(error: BridgeError): void;
+}
+
+/** Serves `served` on `port`. */
 export function connectPort<Theirs extends Methods<Theirs>, Ours extends Methods<Ours>>(
   port: Port,
   served: Ours,
-): Theirs {
+): Connected<Theirs> {
   const waiting = new Map<
     number,
     { resolve: (value: unknown) => void; reject: (error: BridgeError) => void }
   >();
   let nextId = 1;
+  let gone: BridgeError | undefined;
 
   const serve = async ({ id, method, args }: Extract<Message, { kind: 'call' }>) => {
     let answer: Message;
@@ -54,16 +62,28 @@ export function connectPort<Theirs extends Methods<Theirs>, Ours extends Methods
 
   const call = (method: string, args: unknown[]) =>
     new Promise<unknown>((resolve, reject) => {
+      if (gone !== undefined) {
+        reject(gone);
+        return;
+      }
       const id = nextId++;
       waiting.set(id, { resolve, reject });
       const message: Message = { kind: 'call', id, method, args };
       port.postMessage(message);
     });
-  return new Proxy({} as Theirs, {
+  const calls = new Proxy({} as Theirs, {
     // A proxy with a `then` would be taken for a promise.
     get: (_target, method) =>
       typeof method === 'string' && method !== 'then'
         ? (...args: unknown[]) => call(method, args)
         : undefined,
   });
+  return {
+    calls,
+    fail: (error) => {
+      gone ??= error;
+      for (const { reject } of waiting.values()) reject(error);
+      waiting.clear();
+    },
+  };
 }

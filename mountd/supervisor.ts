@@ -68,6 +68,7 @@ async function watch(child: ChildProcess): Promise<boolean> {
   stopping.signal.addEventListener('abort', stop, { once: true });
   const code = await new Promise<number | string>((resolve) => {
     child.on('exit', (exitCode, signal) => resolve(exitCode ?? signal ?? 'unknown'));
+    child.on('error', (error) => resolve(error.message)); // it could not be started
   });
   stopping.signal.removeEventListener('abort', stop);
   if (failure !== undefined) throw new BridgeError('unavailable', failure);

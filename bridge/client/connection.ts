@@ -215,6 +215,7 @@ async function attach<C extends Operations, S extends Operations>(
 
 function opened(ws: WebSocket, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
+    if (signal?.aborted === true) reject(new BridgeError('interrupted', 'interrupted'));
     ws.once('open', resolve);
     ws.once('error', reject);
     ws.once('unexpected-response', (_request, response) => {

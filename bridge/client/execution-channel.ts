@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { BridgeError } from '#bridge/wire/errors.js';
+import { asBridgeError } from '#bridge/wire/errors.js';
 import { parse } from '#bridge/wire/frames.js';
 import type { ExecutionId } from '#bridge/wire/names.js';
 import {
@@ -17,6 +17,8 @@ import type { Runtime, VariablesEdit } from './runtime.js';
 
 /** Renewed when this share of its life has passed, which leaves two more tries before it expires. */
 const RENEW_AT = 0.6;
+/** Whatever the server says of a token's life, it is not asked more often. */
+const RENEW_MS_MIN = 500;
 const RENEW_RETRY_MS = 10_000;
 
 /** Pause before asking a server again that answered "unavailable". */
@@ -35,7 +37,8 @@ export class ExecutionChannel implements Runtime, Disposable {
   readonly #link: Link;
   readonly #channels: Channels;
   #token: string;
-  #expiresAt: number;
+  #lifetimeMs: number;
+  #disposed = false;
   #opened: { connection: Connection; channel: Promise<number> } | undefined;
   #renewal: NodeJS.Timeout | undefined;
   readonly #listener: ChannelListener;
@@ -52,7 +55,7 @@ export class ExecutionChannel implements Runtime, Disposable {
     this.#link = link;
     this.#channels = channels;
     this.#token = created.token;
-    this.#expiresAt = created.expiresAt;
+    this.#lifetimeMs = created.lifetimeMs;
     this.executionId = created.executionId;
     this.#listener = listener;
   }
@@ -101,6 +104,7 @@ export class ExecutionChannel implements Runtime, Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.#disposed = true;
     clearTimeout(this.#renewal);
     this.#channels.remove(this);
   }
@@ -129,7 +133,7 @@ export class ExecutionChannel implements Runtime, Disposable {
       | 'token.renew',
   >(op: O, params: Params<ServerOperations, O>): Promise<Result<ServerOperations, O>> {
     const deadline = Date.now() + this.#link.outageBudgetMs;
-    for (;;) {
+    for (let lost = false; ; lost = true) {
       const leftMs = Math.max(1, deadline - Date.now());
       const connection = await this.#link.connection(leftMs);
       try {
@@ -138,7 +142,11 @@ export class ExecutionChannel implements Runtime, Disposable {
         );
         return await connection.call(op, params, { channel, deadlineMs: leftMs });
       } catch (error) {
-        const retry = error instanceof BridgeError && error.code === 'unavailable';
+        const { code } = asBridgeError(error);
+        // The answer was lost, not the call: an execution that has ended cannot be opened, let alone ended, again.
+        if (lost && op === 'execution.finish' && code === 'denied')
+          return {} as Result<ServerOperations, O>;
+        const retry = code === 'unavailable';
         if (!retry || Date.now() >= deadline) throw error;
         // Either the connection is gone, or a server that is shutting down said so itself.
         await Promise.race([connection.closed, sleep(SHUTDOWN_RETRY_MS)]);
@@ -152,7 +160,7 @@ export class ExecutionChannel implements Runtime, Disposable {
   ): Promise<number> {
     if (this.#opened?.connection === connection) return this.#opened.channel;
     const channel = connection.call('execution.open', { token: this.#token }).then((answer) => {
-      this.#channels.add(this, connection, answer.channel);
+      if (!this.#disposed) this.#channels.add(this, connection, answer.channel);
       opened(answer.variables);
       return answer.channel;
     });
@@ -163,12 +171,13 @@ export class ExecutionChannel implements Runtime, Disposable {
     return channel;
   }
 
-  #scheduleRenewal(delayMs = Math.max(0, (this.#expiresAt - Date.now()) * RENEW_AT)): void {
+  #scheduleRenewal(delayMs = Math.max(RENEW_MS_MIN, this.#lifetimeMs * RENEW_AT)): void {
+    if (this.#disposed) return;
     this.#renewal = setTimeout(() => {
       this.#call('token.renew', {}).then(
-        ({ token, expiresAt }) => {
+        ({ token, lifetimeMs }) => {
           this.#token = token;
-          this.#expiresAt = expiresAt;
+          this.#lifetimeMs = lifetimeMs;
           this.#scheduleRenewal();
         },
         () => this.#scheduleRenewal(RENEW_RETRY_MS),
@@ -182,6 +191,8 @@ export class Channels {
   readonly #all = new Set<ExecutionChannel>();
   #connection: Connection | undefined;
   #byNumber = new Map<number, ExecutionChannel>();
+  /** The highest channel number named on this connection. */
+  #highest = 0;
   /** Pushes that overtook the answer naming their channel; few, and only until that answer is handled. */
   #early: { channel: number; changes: readonly VariableChange[] }[] = [];
 
@@ -191,6 +202,7 @@ export class Channels {
       this.#connection = connection;
       this.#byNumber = new Map();
       this.#early = [];
+      this.#highest = 0;
       connection.onPush = (channel, topic, value) => {
         if (topic === VARIABLES_CHANGED)
           this.#push(channel, parse(VariablesChanged, value, topic).changes);
@@ -203,6 +215,7 @@ export class Channels {
     this.#all.add(channel);
     if (connection !== this.#connection) return;
     this.#byNumber.set(number, channel);
+    this.#highest = Math.max(this.#highest, number);
     const early = this.#early.filter((push) => push.channel === number);
     this.#early = this.#early.filter((push) => push.channel !== number);
     // After the caller has taken the document the answer carried.
@@ -220,7 +233,9 @@ export class Channels {
   #push(number: number, changes: readonly VariableChange[]): void {
     const channel = this.#byNumber.get(number);
     if (channel !== undefined) channel.deliver(changes);
-    else if (this.#early.length < EARLY_MAX) this.#early.push({ channel: number, changes });
+    // Numbers ascend: a lower one belongs to an execution that has ended here.
+    else if (number > this.#highest && this.#early.length < EARLY_MAX)
+      this.#early.push({ channel: number, changes });
   }
 }
 

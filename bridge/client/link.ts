@@ -50,6 +50,7 @@ export class Link implements AsyncDisposable {
   /** The connection, waiting for one up to `budgetMs`. @throws BridgeError `unavailable`, `interrupted` */
   async connection(budgetMs = this.outageBudgetMs, signal?: AbortSignal): Promise<Connection> {
     if (this.#current !== undefined) return this.#current;
+    if (signal?.aborted === true) throw new BridgeError('interrupted', 'interrupted');
     return await new Promise((resolve, reject) => {
       const finish = () => {
         clearTimeout(timer);

@@ -36,11 +36,16 @@ export interface SessionLog {
   warn(context: object, message: string): void;
 }
 
+/** The kernel tells of the first signal only; a call that goes on after one is looked at this often. */
+const DYING_CHECK_MS = 200;
+
 interface Waiting {
   readonly low: number;
   readonly high: number;
   readonly pid: number;
   readonly opcode: number;
+  /** A signal came while it waited. */
+  interrupted: boolean;
 }
 
 /**
@@ -55,6 +60,7 @@ export class FuseSession {
   readonly #volume: Volume;
   readonly #log: SessionLog;
   readonly #waiting = new Map<number, Waiting>();
+  #dyingCheck: NodeJS.Timeout | undefined;
   #started: () => void = () => {};
   /** Resolves when the kernel's INIT was answered: the mount works from then on. */
   readonly ready: Promise<void>;
@@ -79,6 +85,7 @@ export class FuseSession {
   }
 
   close(): void {
+    clearInterval(this.#dyingCheck);
     this.#channel.close();
   }
 
@@ -135,7 +142,7 @@ export class FuseSession {
       try {
         const later = handler(request, reply);
         if (later !== undefined) {
-          this.#defer(later, { low, high, pid, opcode });
+          this.#defer(later, { low, high, pid, opcode, interrupted: false });
           return;
         }
       } catch (error) {
@@ -169,7 +176,28 @@ export class FuseSession {
   #interrupted(low: number, high: number): void {
     const key = uniqueKey(low, high);
     const waiting = this.#waiting.get(key);
-    if (waiting === undefined || !isDying(waiting.pid)) return;
+    if (waiting === undefined) return;
+    if (isDying(waiting.pid)) {
+      this.#abandon(key, waiting);
+      return;
+    }
+    waiting.interrupted = true;
+    this.#dyingCheck ??= setInterval(() => this.#checkDying(), DYING_CHECK_MS);
+  }
+
+  #checkDying(): void {
+    let left = false;
+    for (const [key, waiting] of this.#waiting) {
+      if (!waiting.interrupted) continue;
+      if (isDying(waiting.pid)) this.#abandon(key, waiting);
+      else left = true;
+    }
+    if (left) return;
+    clearInterval(this.#dyingCheck);
+    this.#dyingCheck = undefined;
+  }
+
+  #abandon(key: number, waiting: Waiting): void {
     this.#waiting.delete(key);
     this.#reply.begin(waiting.low, waiting.high);
     this.#reply.fail(EINTR);

@@ -1,6 +1,7 @@
 import { constants } from 'node:fs';
-import { checkJson, decodeText } from '#bridge/wire/json-source.js';
-import { DocumentDraft } from './draft.js';
+import { asBridgeError, CODES } from '#bridge/wire/errors.js';
+import { decodeText, isJson } from '#bridge/wire/json-source.js';
+import { DocumentDraft, type OwnBytes } from './draft.js';
 import type { Caller } from './inode.js';
 import type { Document, Draft, RegularFile } from './regular-file.js';
 
@@ -13,47 +14,54 @@ export const NOBODY: Caller = { uid: 0, gid: 0, pid: 0 };
 /** Common to the documents that are stored: which content counts, and what is under way. */
 export abstract class BaseDocument implements Document {
   readonly #underWay = new Set<Promise<void>>();
-  /** Of writable handles. */
+  /** Of writable handles that are open. */
   readonly #drafts = new Set<DocumentDraft>();
+  readonly #ownBytes: OwnBytes = { used: 0 };
 
   opened(file: RegularFile, flags: number, caller: Caller): Draft {
     const access = flags & O_ACCMODE;
-    const draft = new DocumentDraft(file, access !== O_RDONLY);
+    const draft = new DocumentDraft(file, access !== O_RDONLY, this.#ownBytes);
     this.noticed(file, draft, access !== O_WRONLY && (flags & O_TRUNC) === 0, caller);
     if (access !== O_RDONLY) this.#drafts.add(draft);
     return draft;
   }
 
+  closed(draft: Draft): void {
+    if (!(draft instanceof DocumentDraft)) return;
+    draft.closed();
+    this.#drafts.delete(draft);
+  }
+
   commit(file: RegularFile, draft: Draft | undefined, caller: Caller): Promise<void> | undefined {
     if (draft !== undefined && !(draft instanceof DocumentDraft)) return undefined;
-    const dirty = draft === undefined ? file.contentVersion !== file.committedVersion : draft.dirty;
-    if (!dirty) return undefined;
+    // Another close(2) of the same description may be committing these very writes: this one is not durable earlier.
+    if (draft?.dirty === false) return draft.underWay;
+    if (draft === undefined && !file.isDirty) return undefined;
     const content = this.#candidate(file, draft);
     const version = file.contentVersion;
     const takeBack = draft?.committing();
-    let storing: Promise<void> | undefined;
-    try {
-      storing = this.store(file, content, draft, caller);
-    } catch (error) {
-      takeBack?.();
-      throw error;
-    }
-    const settle = () => {
-      if (draft === undefined || draft.isAlone || !this.hasDirtyDrafts)
-        file.committedVersion = version;
-    };
+    const storing = this.store(file, content, draft, caller);
     if (storing === undefined) {
       // Not a document (yet): a script may write it in several steps, so only the end of the run may complain.
       takeBack?.();
       return undefined;
     }
-    const done = storing.then(settle, (error: unknown) => {
-      takeBack?.();
-      throw error;
-    });
+    const done = storing.then(
+      () => {
+        if (draft === undefined || draft.isAlone || !this.hasDirtyDrafts)
+          file.committedVersion = Math.max(file.committedVersion, version);
+      },
+      (error: unknown) => {
+        takeBack?.();
+        if (!CODES[asBridgeError(error).code].retry) file.refusedVersion = version;
+        throw error;
+      },
+    );
     this.#underWay.add(done);
+    if (draft !== undefined) draft.underWay = done;
     const forget = () => {
       this.#underWay.delete(done);
+      if (draft?.underWay === done) draft.underWay = undefined;
     };
     done.then(forget, forget);
     return done;
@@ -61,11 +69,13 @@ export abstract class BaseDocument implements Document {
 
   /** Whether some open handle holds writes that were not committed: the file is not to be replaced under it. */
   get hasDirtyDrafts(): boolean {
-    for (const draft of this.#drafts) {
-      if (!draft.isOpen) this.#drafts.delete(draft);
-      else if (draft.dirty) return true;
-    }
+    for (const draft of this.#drafts) if (draft.dirty) return true;
     return false;
+  }
+
+  /** Whether `file` stands at the name with something that no commit has taken and none has refused for good. */
+  protected isPending(file: RegularFile | undefined): file is RegularFile {
+    return file?.isDirty === true && file.refusedVersion !== file.contentVersion;
   }
 
   /** A handle was opened; `reads` when its process sees the content. */
@@ -76,7 +86,7 @@ export abstract class BaseDocument implements Document {
     _caller: Caller,
   ): void {}
 
-  /** Stores `content`. Undefined = it is no valid document, nothing is stored. @throws what close(2) shall report */
+  /** Stores `content`. Undefined = it is no valid document, nothing is stored. */
   protected abstract store(
     file: RegularFile,
     content: Uint8Array,
@@ -91,12 +101,8 @@ export abstract class BaseDocument implements Document {
   /** The shared content, unless another handle wrote in between and this one's own writes make a document. */
   #candidate(file: RegularFile, draft: DocumentDraft | undefined): Uint8Array {
     if (draft !== undefined && !draft.isAlone && draft.own !== undefined) {
-      try {
-        checkJson(decodeText(draft.own));
-        return draft.own;
-      } catch {
-        // Not a document of its own: somebody else completes it.
-      }
+      if (isJson(decodeText(draft.own))) return draft.own;
+      // Not a document of its own: somebody else completes it.
     }
     return file.readAll();
   }

@@ -58,7 +58,8 @@ export class Documents {
       'output.json': this.#output,
       'condition.json': this.#condition,
     };
-    void this.#variables.render();
+    const rendered = this.#variables.render(); // there when this returns; only the kernel hears later
+    void volume.background(async () => await rendered);
   }
 
   /** Changes committed by others. */

@@ -1,7 +1,15 @@
-import type { Draft, RegularFile } from './regular-file.js';
+import { DOCUMENT_BYTES_MAX, type Draft, type RegularFile } from './regular-file.js';
 
-/** A legacy file larger than this is no longer followed write by write; its shared content counts then. */
-const OWN_BYTES_MAX = 16 * 1024 * 1024;
+/**
+ * Memory that the drafts of one document may take together; a handle beyond it is no longer followed write by write, and the
+ * shared content counts for it. Two writers of the largest document at once still fit.
+ */
+const OWN_BYTES_MAX = 2 * DOCUMENT_BYTES_MAX;
+
+/** What the drafts of one document have taken so far. */
+export interface OwnBytes {
+  used: number;
+}
 
 /**
  * What one handle wrote, kept apart from what others write to the same file meanwhile: of two scripts that rewrite
@@ -15,16 +23,25 @@ export class DocumentDraft implements Draft {
   readonly #startVersion: number;
   #changes = 0;
   #committedChanges = 0;
-  isOpen = true;
+  #triedChanges = 0;
+  readonly #budget: OwnBytes;
+  /** The commit that carries what was written last; undefined when none is under way. */
+  underWay: Promise<void> | undefined;
 
-  constructor(file: RegularFile, writable: boolean) {
+  constructor(file: RegularFile, writable: boolean, budget: OwnBytes) {
     this.#file = file;
+    this.#budget = budget;
     this.#startVersion = file.contentVersion;
     if (writable && file.size === 0) this.#own = Buffer.alloc(0);
   }
 
+  /** Whether something was written that is not committed, nor on its way. */
   get dirty(): boolean {
     return this.#changes > this.#committedChanges;
+  }
+
+  get untried(): boolean {
+    return this.#changes > this.#triedChanges;
   }
 
   /** Whether nobody else changed the file since this handle was opened. */
@@ -40,47 +57,55 @@ export class DocumentDraft implements Draft {
   wrote(data: Uint8Array, offset: number): void {
     if (data.byteLength === 0) return;
     this.#changes++;
-    if (this.#own === undefined) return;
     const end = offset + data.byteLength;
-    if (end > OWN_BYTES_MAX) {
-      this.#own = undefined;
-      return;
-    }
-    this.#reserve(end);
+    if (this.#own === undefined || !this.#reserve(end)) return;
     this.#own.set(data, offset);
     this.#ownSize = Math.max(this.#ownSize, end);
   }
 
   truncated(size: number): void {
     this.#changes++;
+    // From an empty file on, what this handle makes of it can be told again.
     if (size === 0) this.#own ??= Buffer.alloc(0);
-    if (this.#own === undefined || size > OWN_BYTES_MAX) {
-      this.#own = undefined;
-      return;
-    }
-    this.#reserve(size);
+    if (this.#own === undefined || !this.#reserve(size)) return;
     if (size < this.#ownSize) this.#own.fill(0, size, this.#ownSize);
     this.#ownSize = size;
   }
 
+  /** Gives the memory back. */
   closed(): void {
-    this.isOpen = false;
+    this.#forget();
   }
 
   /** Marks what was written so far as committed; the returned function takes that back after a failure. */
   committing(): () => void {
     const before = this.#committedChanges;
     this.#committedChanges = this.#changes;
+    this.#triedChanges = this.#changes;
     return () => {
       this.#committedChanges = Math.min(before, this.#committedChanges);
     };
   }
 
-  #reserve(size: number): void {
+  /** Makes room for `size` bytes, or stops following. */
+  #reserve(size: number): boolean {
     const own = this.#own;
-    if (own === undefined || own.length >= size) return;
-    const grown = Buffer.alloc(Math.max(size, own.length * 2, 4096));
-    own.copy(grown);
-    this.#own = grown;
+    if (own === undefined) return false;
+    if (own.length >= size) return true;
+    const length = Math.max(size, Math.min(own.length * 2, DOCUMENT_BYTES_MAX), 4096);
+    if (this.#budget.used + length - own.length > OWN_BYTES_MAX) {
+      this.#forget();
+      return false;
+    }
+    this.#budget.used += length - own.length;
+    this.#own = Buffer.alloc(length);
+    own.copy(this.#own);
+    return true;
+  }
+
+  #forget(): void {
+    this.#budget.used -= this.#own?.length ?? 0;
+    this.#own = undefined;
+    this.#ownSize = 0;
   }
 }

@@ -47,6 +47,15 @@ export class ExecutionTree implements AsyncDisposable {
 
   static create(volume: Volume, backing: string, spec: TreeSpec, runtime: Runtime): ExecutionTree {
     const tree = new Tree(volume.inodes, join(backing, spec.id), spec.quota);
+    try {
+      return ExecutionTree.#fill(volume, tree, spec, runtime);
+    } catch (error) {
+      void volume.background(async () => await tree.dispose());
+      throw error;
+    }
+  }
+
+  static #fill(volume: Volume, tree: Tree, spec: TreeSpec, runtime: Runtime): ExecutionTree {
     const owner = { uid: spec.uid, gid: spec.gid };
     const root = new ExecutionDirectory(tree, owner, volume.root);
     const put = (path: string, mode: number, data: Uint8Array) => {

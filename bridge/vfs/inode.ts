@@ -36,7 +36,14 @@ export abstract class Inode {
   opens = 0;
   xattrs: Map<string, Uint8Array> | undefined;
 
-  constructor(tree: Tree, mode: number, owner: { uid: number; gid: number }, rdev = 0) {
+  /** `exempt`: made by the bridge itself, which no quota may stop. */
+  constructor(
+    tree: Tree,
+    mode: number,
+    owner: { uid: number; gid: number },
+    rdev = 0,
+    exempt = false,
+  ) {
     this.id = tree.inodes.nextId();
     this.tree = tree;
     this.mode = mode;
@@ -47,7 +54,7 @@ export abstract class Inode {
     this.atime = { ...now };
     this.mtime = { ...now };
     this.ctime = now;
-    tree.add(this);
+    tree.add(this, exempt);
   }
 
   abstract get size(): number;
@@ -75,7 +82,11 @@ export abstract class Inode {
   }
 
   /** Called when neither a name, nor a handle, nor the kernel leads here any more. */
-  dispose(): void {}
+  dispose(): void {
+    for (const [name, value] of this.xattrs ?? [])
+      this.tree.charge(-name.length - value.byteLength);
+    this.xattrs = undefined;
+  }
 }
 
 export class Symlink extends Inode {
@@ -89,6 +100,11 @@ export class Symlink extends Inode {
   get size(): number {
     return this.target.byteLength;
   }
+
+  override dispose(): void {
+    super.dispose();
+    this.tree.charge(-this.target.byteLength);
+  }
 }
 
 /** FIFO or unix socket: the kernel does the work, we only hold the name. */
@@ -101,6 +117,8 @@ export class SpecialFile extends Inode {
 /** Names are byte strings, held as Latin-1 so that every byte survives (a script may use any encoding). */
 export class Directory extends Inode {
   readonly #entries = new Map<string, Inode>();
+  /** Names as of now, shared by all who list the directory; dropped at the next change. */
+  #names: readonly string[] | undefined;
   parent: Directory;
   /** Whether the kernel may remember what names here lead to, until told otherwise. */
   readonly cacheable: boolean = true;
@@ -128,8 +146,19 @@ export class Directory extends Inode {
     return this.#entries;
   }
 
+  /** The names at this moment. */
+  names(): readonly string[] {
+    this.#names ??= [...this.list()].map(([name]) => name);
+    return this.#names;
+  }
+
   /** Refuses what may not be made here. @throws FsError */
   assertMayAdd(_name: string, _isDirectory: boolean): void {}
+
+  /** Whether a file at this name is a document, bounded in size. */
+  hasDocument(_name: string): boolean {
+    return false;
+  }
 
   /** Refuses what may not be removed. @throws FsError */
   assertMayRemove(_name: string): void {}
@@ -150,8 +179,10 @@ export class Directory extends Inode {
     return inode;
   }
 
-  #changed(inode: Inode, links: number): void {
+  #changed(inode: Inode, links: 1 | -1): void {
     this.touchMtime();
+    this.#names = undefined;
+    this.tree.countName(links);
     if (!inode.isDirectory) return;
     this.nlink += links;
     if (inode instanceof Directory && links > 0) inode.parent = this;

@@ -9,27 +9,36 @@ import {
   writeSync,
 } from 'node:fs';
 import { promisify } from 'node:util';
+import { VALUE_BYTES_MAX } from '#bridge/wire/limits.js';
 import { EFBIG, EINVAL, ENOSPC } from './fs-error.js';
 import { type Caller, Inode } from './inode.js';
 import type { Tree } from './tree.js';
 
-const { O_CREAT, O_RDWR, S_IFREG } = constants;
+const { O_RDWR, S_IFREG } = constants;
 const fsyncAsync = promisify(fsync);
 
-/** An inode whose bytes are in a backing file on the host; the file is made at the first byte and open while in use. */
+/**
+ * The largest document: what the legacy runner took, and what the server takes as one value. A file at a legacy name is
+ * refused to grow beyond it, because committing means reading and parsing it whole.
+ */
+export const DOCUMENT_BYTES_MAX = VALUE_BYTES_MAX;
+
+/** An inode whose bytes are in a backing file on the host, made at the first byte. */
 export class RegularFile extends Inode {
   #size = 0;
-  #fd: number | undefined;
   #backed = false;
   /** Grows with every change of content: tells a file that was written since a commit from one that was not. */
   contentVersion = 0;
   /** The contentVersion that was last committed as a document, or put there by the bridge. */
   committedVersion = 0;
+  /** The contentVersion that was refused for good: trying again would only be refused again. */
+  refusedVersion = -1;
   /** Set while one of the legacy names leads here, and kept when a push put a newer version in its place. */
   document: Document | undefined;
 
-  constructor(tree: Tree, mode: number, owner: Pick<Caller, 'uid' | 'gid'>) {
-    super(tree, S_IFREG | (mode & 0o7777), owner);
+  /** `exempt`: made by the bridge itself, which no quota may stop. */
+  constructor(tree: Tree, mode: number, owner: Pick<Caller, 'uid' | 'gid'>, exempt = false) {
+    super(tree, S_IFREG | (mode & 0o7777), owner, 0, exempt);
   }
 
   get size(): number {
@@ -40,15 +49,16 @@ export class RegularFile extends Inode {
     return Math.ceil(this.#size / 4096) * 8;
   }
 
+  /** Whether its content was changed since it was last committed or put there by the bridge. */
+  get isDirty(): boolean {
+    return this.contentVersion !== this.committedVersion;
+  }
+
   /** Reads into `target`; returns the count, 0 at the end. */
   read(target: Uint8Array, at: number, length: number, offset: number): number {
     const count = Math.min(length, this.#size - offset);
     if (count <= 0) return 0;
-    if (!this.#backed) {
-      target.fill(0, at, at + count);
-      return count;
-    }
-    const read = readSync(this.#open(), target, at, count, offset);
+    const read = this.#backed ? readSync(this.#fd(), target, at, count, offset) : 0;
     target.fill(0, at + read, at + count); // a hole at the end
     return count;
   }
@@ -58,59 +68,56 @@ export class RegularFile extends Inode {
    * @throws FsError ENOSPC when there is room for nothing, EFBIG; host errors (a full disk) as they come
    */
   write(data: Uint8Array, offset: number): number {
+    if (data.byteLength === 0) return 0;
     const { quota, bytes } = this.tree;
-    if (offset >= quota.bytesMax && data.byteLength > 0) throw EFBIG;
-    const endMax = Math.max(this.#size, this.#size + quota.bytesMax - bytes);
-    const length = Math.min(data.byteLength, endMax - offset);
-    if (length <= 0 && data.byteLength > 0) throw ENOSPC;
-    const growth = Math.max(0, offset + length - this.#size);
-    this.tree.charge(growth);
-    let written = 0;
-    try {
-      written = writeSync(this.#open(), data, 0, length, offset);
-    } finally {
-      const grown = Math.max(0, offset + written - this.#size);
-      this.tree.charge(grown - growth);
-      this.#size += grown;
-      if (written > 0) {
-        this.contentVersion++;
-        this.touchMtime();
-      }
-    }
-    return written;
+    if (offset >= this.#sizeMax) throw EFBIG;
+    const room = Math.max(0, quota.bytesMax - bytes);
+    const length = Math.min(data.byteLength, this.#size + room - offset, this.#sizeMax - offset);
+    if (length <= 0) throw ENOSPC;
+    return this.#store(length === data.byteLength ? data : data.subarray(0, length), offset);
   }
 
+  /** @throws FsError EINVAL, EFBIG, ENOSPC */
   truncate(size: number): void {
     if (size < 0) throw EINVAL;
-    if (size > this.tree.quota.bytesMax) throw EFBIG;
-    this.tree.charge(size - this.#size);
-    if (this.#backed) {
-      ftruncateSync(this.#open(), size);
-      this.#closeIfIdle();
+    if (size > this.#sizeMax) throw EFBIG;
+    const growth = size - this.#size;
+    this.tree.charge(growth);
+    try {
+      if (this.#backed) ftruncateSync(this.#fd(), size);
+    } catch (error) {
+      this.tree.charge(-growth);
+      throw error;
     }
     this.#size = size;
-    this.contentVersion++;
-    this.touchMtime();
+    this.#contentChanged();
   }
 
-  /** The whole content. For documents, whose size is bounded. */
+  /** The whole content. For documents, whose size is bounded. @throws FsError EFBIG */
   readAll(): Uint8Array {
+    if (this.#size > DOCUMENT_BYTES_MAX) throw EFBIG;
     const bytes = Buffer.allocUnsafe(this.#size);
     this.read(bytes, 0, bytes.length, 0);
     this.#closeIfIdle();
     return bytes;
   }
 
-  /** Replaces the content; for files the bridge itself puts into a tree. */
+  /** The content of a new file that the bridge itself puts into a tree, whatever the quota says. */
   fill(bytes: Uint8Array): void {
-    this.truncate(0);
-    for (let at = 0; at < bytes.byteLength; ) at += this.write(bytes.subarray(at), at);
+    for (let at = 0; at < bytes.byteLength; ) at += this.#store(bytes.subarray(at), at);
     this.#closeIfIdle();
     this.committedVersion = this.contentVersion;
   }
 
+  /** On a descriptor of its own: the shared one may be closed while the disk works. */
   async sync(): Promise<void> {
-    if (this.#fd !== undefined) await fsyncAsync(this.#fd);
+    if (!this.#backed) return;
+    const fd = openSync(this.tree.backingPath(this), O_RDWR);
+    try {
+      await fsyncAsync(fd);
+    } finally {
+      closeSync(fd);
+    }
   }
 
   /** Called when the last handle was closed. */
@@ -119,8 +126,8 @@ export class RegularFile extends Inode {
   }
 
   override dispose(): void {
-    if (this.#fd !== undefined) closeSync(this.#fd);
-    this.#fd = undefined;
+    super.dispose();
+    this.tree.closeBacking(this);
     // A backing file that somebody else removed is as gone as it should be.
     if (this.#backed) rmSync(this.tree.backingPath(this), { force: true });
     this.#backed = false;
@@ -128,21 +135,36 @@ export class RegularFile extends Inode {
     this.#size = 0;
   }
 
-  #open(): number {
-    if (this.#fd === undefined) {
-      this.#fd = openSync(this.tree.backingPath(this), O_RDWR | O_CREAT, 0o600);
-      if (!this.#backed) {
-        this.#backed = true;
-        if (this.#size > 0) ftruncateSync(this.#fd, this.#size);
-      }
+  get #sizeMax(): number {
+    const { bytesMax } = this.tree.quota;
+    return this.document === undefined ? bytesMax : Math.min(bytesMax, DOCUMENT_BYTES_MAX);
+  }
+
+  #store(data: Uint8Array, offset: number): number {
+    const written = writeSync(this.#fd(), data, 0, data.byteLength, offset);
+    const grown = Math.max(0, offset + written - this.#size);
+    this.tree.chargeExempt(grown);
+    this.#size += grown;
+    if (written > 0) this.#contentChanged();
+    return written;
+  }
+
+  #contentChanged(): void {
+    this.contentVersion++;
+    this.touchMtime();
+  }
+
+  #fd(): number {
+    const fd = this.tree.backingFd(this);
+    if (!this.#backed) {
+      this.#backed = true;
+      if (this.#size > 0) ftruncateSync(fd, this.#size);
     }
-    return this.#fd;
+    return fd;
   }
 
   #closeIfIdle(): void {
-    if (this.opens > 0 || this.#fd === undefined) return;
-    closeSync(this.#fd);
-    this.#fd = undefined;
+    if (this.opens === 0) this.tree.closeBacking(this);
   }
 }
 
@@ -152,18 +174,18 @@ export interface OpenFile {
   readonly file: RegularFile;
   /** open(2) flags. */
   readonly flags: number;
-  /** What a document remembers about this handle. */
-  draft: Draft | undefined;
+  /** What a document remembers about this handle; undefined when it was no document's at open(2). */
+  readonly draft: Draft | undefined;
+  /** Written through since the last flush. */
+  wrote: boolean;
 }
 
 /** What a handle on a legacy file wrote. */
 export interface Draft {
-  /** Whether something was written through the handle since its last commit. */
-  readonly dirty: boolean;
+  /** Whether something was written through the handle since a commit of it was last tried. */
+  readonly untried: boolean;
   wrote(data: Uint8Array, offset: number): void;
   truncated(size: number): void;
-  /** The last descriptor of the handle is gone. */
-  closed(): void;
 }
 
 /** The meaning of a legacy name. The file system tells it what happens to the file that stands there. */
@@ -176,4 +198,6 @@ export interface Document {
    * even if its caller stops waiting.
    */
   commit(file: RegularFile, draft: Draft | undefined, caller: Caller): Promise<void> | undefined;
+  /** The last descriptor of the handle is gone. */
+  closed(draft: Draft): void;
 }

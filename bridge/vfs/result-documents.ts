@@ -3,7 +3,8 @@ import { asBridgeError } from '#bridge/wire/errors.js';
 import { checkJson, decodeText, JsonSyntaxError, scanMembers } from '#bridge/wire/json-source.js';
 import { BaseDocument, NOBODY } from './base-document.js';
 import type { Policy } from './documents.js';
-import type { RegularFile } from './regular-file.js';
+import { FsError } from './fs-error.js';
+import { DOCUMENT_BYTES_MAX, type RegularFile } from './regular-file.js';
 
 /** output.json: any valid JSON is the execution's output, the last close wins. */
 export class OutputDocument extends BaseDocument {
@@ -20,15 +21,20 @@ export class OutputDocument extends BaseDocument {
 
   async finish(file: RegularFile | undefined): Promise<void> {
     await this.settled();
-    if (file === undefined || file.contentVersion === file.committedVersion) return;
-    const content = file.readAll();
+    if (!this.isPending(file)) return;
     try {
-      checkJson(decodeText(content));
+      const text = decodeText(file.readAll());
+      try {
+        checkJson(text);
+      } catch (error) {
+        this.raw = text;
+        throw error;
+      }
       await this.commit(file, undefined, NOBODY);
     } catch (error) {
-      if (!(error instanceof JsonSyntaxError)) return; // warned when it happened
-      this.raw = decodeText(content);
-      this.#warn(`Warning: Failed to parse output.json: ${error.message}`);
+      // A commit that failed has warned in other words already.
+      if (error instanceof JsonSyntaxError || error instanceof FsError)
+        this.#warn(`Warning: Failed to parse output.json: ${error.message}`);
     }
   }
 
@@ -67,8 +73,8 @@ export class ConditionDocument extends BaseDocument {
 
   async finish(file: RegularFile | undefined, success: boolean): Promise<void> {
     await this.settled();
-    if (file !== undefined && file.contentVersion !== file.committedVersion) {
-      if (conditionIn(file.readAll()) === undefined)
+    if (this.isPending(file)) {
+      if (file.size > DOCUMENT_BYTES_MAX || conditionIn(file.readAll()) === undefined)
         this.#warn(
           'Warning: Failed to parse condition.json: it must be an object with a "condition" member',
         );

@@ -1,8 +1,10 @@
-import { mkdirSync } from 'node:fs';
+import { closeSync, constants, mkdirSync, openSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ENOSPC } from './fs-error.js';
 import type { Inode } from './inode.js';
+
+const { O_CREAT, O_RDWR } = constants;
 
 /** Every inode of a mount by node id. Ids are never reused, so a late request cannot reach a stranger's file. */
 export class InodeTable {
@@ -35,6 +37,12 @@ export interface Quota {
   readonly inodesMax: number;
 }
 
+/**
+ * Backing files one tree may have open: a script that opens thousands must not use up the descriptors of everybody. I/O is
+ * positional, so closing one that is in use costs no more than opening it again.
+ */
+const OPEN_BACKINGS_MAX = 128;
+
 /** What belongs to one execution (or to the mount's root): its inodes, its backing files, its quota. */
 export class Tree {
   readonly inodes: InodeTable;
@@ -42,7 +50,10 @@ export class Tree {
   /** Backing files live here, named by node id. */
   readonly #backing: string;
   readonly #members = new Set<Inode>();
+  /** Open backing files, least recently used first. */
+  readonly #open = new Map<Inode, number>();
   #bytes = 0;
+  #names = 0;
 
   constructor(inodes: InodeTable, backing: string, quota: Quota) {
     this.inodes = inodes;
@@ -63,9 +74,31 @@ export class Tree {
     return join(this.#backing, String(inode.id));
   }
 
-  /** @throws FsError ENOSPC when the tree has its fill of inodes */
-  add(inode: Inode): void {
-    if (this.#members.size >= this.quota.inodesMax) throw ENOSPC;
+  /** The backing file's descriptor, for use before anything else is called here. Created when missing. */
+  backingFd(inode: Inode): number {
+    const known = this.#open.get(inode);
+    if (known !== undefined) {
+      this.#open.delete(inode);
+      this.#open.set(inode, known);
+      return known;
+    }
+    const [oldest] = this.#open.keys();
+    if (oldest !== undefined && this.#open.size >= OPEN_BACKINGS_MAX) this.closeBacking(oldest);
+    const fd = openSync(this.backingPath(inode), O_RDWR | O_CREAT, 0o600);
+    this.#open.set(inode, fd);
+    return fd;
+  }
+
+  closeBacking(inode: Inode): void {
+    const fd = this.#open.get(inode);
+    if (fd === undefined) return;
+    this.#open.delete(inode);
+    closeSync(fd);
+  }
+
+  /** @throws FsError ENOSPC when the tree has its fill of inodes, unless the bridge itself needs one */
+  add(inode: Inode, exempt: boolean): void {
+    if (!exempt && this.#members.size >= this.quota.inodesMax) throw ENOSPC;
     this.#members.add(inode);
     this.inodes.add(inode);
   }
@@ -76,9 +109,23 @@ export class Tree {
     inode.dispose();
   }
 
-  /** Accounts for a file's growth or shrinkage. @throws FsError ENOSPC, and nothing is accounted then */
+  /** Hard links are names without inodes; they count like inodes. @throws FsError ENOSPC */
+  assertRoomForName(): void {
+    if (this.#names >= this.quota.inodesMax) throw ENOSPC;
+  }
+
+  countName(names: 1 | -1): void {
+    this.#names += names;
+  }
+
+  /** Accounts for growth or shrinkage, of files and of what is kept in memory. @throws FsError ENOSPC, and nothing is accounted then */
   charge(bytes: number): void {
     if (bytes > 0 && this.#bytes + bytes > this.quota.bytesMax) throw ENOSPC;
+    this.#bytes += bytes;
+  }
+
+  /** Accounts for what the bridge itself writes, which no quota may stop. */
+  chargeExempt(bytes: number): void {
     this.#bytes += bytes;
   }
 

@@ -12,9 +12,10 @@ import type { Variable, VariableChange } from '#bridge/wire/protocol.js';
 import { BaseDocument, NOBODY } from './base-document.js';
 import type { Outcome, Policy } from './documents.js';
 import type { DocumentDraft } from './draft.js';
+import { FsError } from './fs-error.js';
 import type { Caller } from './inode.js';
 import { processFamily } from './process-family.js';
-import { RegularFile } from './regular-file.js';
+import { DOCUMENT_BYTES_MAX, RegularFile } from './regular-file.js';
 import { diffMembers, type MemberEdit, showSame } from './variables-merge.js';
 import type { Volume } from './volume.js';
 import type { ExecutionDirectory } from './work-directory.js';
@@ -82,16 +83,16 @@ export class VariablesDocument extends BaseDocument {
   }
 
   /** Puts a fresh rendering at the name, as a new inode: whoever has the old one open keeps reading that, untorn. */
-  async render(): Promise<void> {
+  render(): Promise<void> {
     const { work, tree } = this.#root;
     const old = work.get('variables.json');
-    const file = new RegularFile(tree, old === undefined ? 0o644 : old.mode & 0o777, old ?? work);
+    const file = new RegularFile(tree, (old?.mode ?? 0o644) & 0o777, old ?? work, true);
     const members = this.#view();
     if (this.#updated !== undefined) members.set(UPDATED, this.#updated);
     file.document = this;
     file.fill(Buffer.from(renderMembers(members)));
     this.#contents.set(file, members);
-    await this.#volume.supersede(work, 'variables.json', file);
+    return this.#volume.supersede(work, 'variables.json', file);
   }
 
   async finish(file: RegularFile | undefined, success: boolean): Promise<void> {
@@ -165,11 +166,10 @@ export class VariablesDocument extends BaseDocument {
     this.#contents.set(file, written);
     const mixed = draft?.isAlone === false;
     if (this.hasDirtyDrafts || (!mixed && showSame(written, this.#view()))) return;
-    const shown = this.#replace();
+    const shown = this.#volume.background(async () => await this.#replace());
     // A close waits until the kernel shows the merged document. A rename holds the directory's lock until it is
     // answered, and the kernel needs that lock to forget the name: waiting here would never end.
     if (draft !== undefined) await shown;
-    else shown.catch(() => {}); // the channel reports what is not an ordinary end
   }
 
   async #commit(members: MemberEdit): Promise<void> {
@@ -193,10 +193,10 @@ export class VariablesDocument extends BaseDocument {
 
   /** What the name leads to at the end, if no close committed it. */
   async #finalCommit(file: RegularFile): Promise<void> {
-    if (file.contentVersion === file.committedVersion) return;
-    const content = file.readAll();
-    const text = decodeText(content);
+    if (!this.isPending(file)) return;
     try {
+      const content = file.readAll();
+      const text = decodeText(content);
       const members = scanMembers(text);
       if (this.#parse(content) === undefined)
         this.#failed(
@@ -206,7 +206,7 @@ export class VariablesDocument extends BaseDocument {
         );
       else await this.commit(file, undefined, NOBODY);
     } catch (error) {
-      if (error instanceof JsonSyntaxError) this.#failed(error.message);
+      if (error instanceof JsonSyntaxError || error instanceof FsError) this.#failed(error.message);
       // Any other failure has warned when it happened.
     }
   }
@@ -228,8 +228,9 @@ export class VariablesDocument extends BaseDocument {
 
   #contentOf(file: RegularFile): Members {
     const known = this.#contents.get(file);
-    if (known !== undefined && file.contentVersion === file.committedVersion) return known;
+    if (known !== undefined && !file.isDirty) return known;
     // Read in the middle of someone's write: what is not there cannot be missed, so nothing is deleted because of it.
+    if (file.size > DOCUMENT_BYTES_MAX) return new Map();
     return this.#parse(file.readAll()) ?? new Map();
   }
 
@@ -279,9 +280,10 @@ export class VariablesDocument extends BaseDocument {
   #refreshFile(): void {
     const current = this.#root.work.get('variables.json');
     if (!(current instanceof RegularFile) || current.document !== this) return;
-    if (this.hasDirtyDrafts || current.contentVersion !== current.committedVersion) return;
+    if (this.hasDirtyDrafts || current.isDirty) return;
     const shown = this.#contents.get(current);
-    if (shown === undefined || !showSame(shown, this.#view())) void this.render();
+    if (shown === undefined || !showSame(shown, this.#view()))
+      void this.#volume.background(async () => await this.render());
   }
 
   /** A file was committed, but its text is no longer the whole truth. */

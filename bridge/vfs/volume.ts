@@ -3,6 +3,7 @@ import {
   E2BIG,
   EACCES,
   EEXIST,
+  EFBIG,
   EINVAL,
   EISDIR,
   EMLINK,
@@ -29,11 +30,22 @@ import {
   setNow,
   type Time,
 } from './inode.js';
-import { type OpenFile, RegularFile } from './regular-file.js';
+import { DOCUMENT_BYTES_MAX, type OpenFile, RegularFile } from './regular-file.js';
 import { InodeTable, type Quota, Tree } from './tree.js';
 import { WorkDirectory } from './work-directory.js';
 
-const { O_ACCMODE, O_TRUNC, O_RDONLY, S_IFMT, S_IFIFO, S_IFSOCK, S_ISUID, S_ISGID, S_IXGRP } = {
+const {
+  O_ACCMODE,
+  O_EXCL,
+  O_TRUNC,
+  O_RDONLY,
+  S_IFMT,
+  S_IFIFO,
+  S_IFSOCK,
+  S_ISUID,
+  S_ISGID,
+  S_IXGRP,
+} = {
   ...constants,
   // Not exported by node:fs; asm-generic/fcntl.h and linux/stat.h.
   O_ACCMODE: 3,
@@ -102,6 +114,8 @@ export class Volume {
   #nextHandle = 1;
   /** Set by the driver; until then there is no kernel to tell. */
   kernel: KernelCache = { entryChanged: async () => {} };
+  /** Hears what fails when nobody waits for it. Set by the owner. */
+  onError: (error: unknown) => void = () => {};
 
   /** `directory` holds the backing files, one sub-directory per tree. */
   constructor(directory: string) {
@@ -183,11 +197,15 @@ export class Volume {
   symlink(parent: Directory, name: string, target: Uint8Array, caller: Caller): Inode {
     if (target.byteLength > TARGET_BYTES_MAX) throw ENAMETOOLONG;
     this.#checkNew(parent, name);
-    return this.#add(
-      parent,
-      name,
-      new Symlink(parent.tree, ownerIn(parent, caller), Uint8Array.from(target)),
-    );
+    const { tree } = parent;
+    tree.charge(target.byteLength); // kept in memory: a hundred thousand long ones would be felt
+    try {
+      const link = new Symlink(tree, ownerIn(parent, caller), Uint8Array.from(target));
+      return this.#add(parent, name, link);
+    } catch (error) {
+      tree.charge(-target.byteLength);
+      throw error;
+    }
   }
 
   /** A promise when the new name is one whose content must be committed first. */
@@ -196,10 +214,19 @@ export class Volume {
     if (inode.tree !== parent.tree) throw EXDEV;
     if (inode.nlink >= LINKS_MAX) throw EMLINK;
     this.#checkNew(parent, name);
+    assertFits(parent, name, inode);
     inode.nlink++;
     inode.touchCtime();
     parent.add(name, inode);
-    return this.#settled(parent, name, caller);
+    const committed = this.#settled(parent, name, caller);
+    return (
+      committed &&
+      this.#orUndo(committed, [[parent, name]], () => {
+        if (parent.get(name) !== inode) return;
+        parent.remove(name);
+        this.#unlinked(inode);
+      })
+    );
   }
 
   unlink(parent: Directory, name: string): void {
@@ -264,23 +291,69 @@ export class Volume {
       from.assertMayAdd(name, target.isDirectory);
     }
 
+    assertFits(to, newName, inode);
+    if (exchange && target !== undefined) assertFits(from, name, target);
+
     from.remove(name);
     if (target !== undefined) to.remove(newName);
     to.add(newName, inode);
     inode.touchCtime();
     if (target !== undefined) {
-      if (exchange) {
-        from.add(name, target);
-        target.touchCtime();
-      } else {
-        if (target.isDirectory) target.nlink = 1;
-        this.#unlinked(target);
+      target.touchCtime();
+      if (exchange) from.add(name, target);
+      else {
+        target.nlink = target.isDirectory ? 0 : target.nlink - 1;
+        target.opens++; // kept until nothing can be undone any more
       }
     }
     this.#tellAlias(from, name);
     const back = exchange ? this.#settled(from, name, caller) : undefined;
     const there = this.#settled(to, newName, caller);
-    return back === undefined ? there : Promise.all([back, there]).then(() => {});
+    const letGo = () => {
+      if (target === undefined || exchange) return;
+      target.opens--;
+      if (target instanceof RegularFile && target.opens === 0) target.released();
+      this.#collect(target);
+    };
+    if (back === undefined && there === undefined) {
+      letGo();
+      return undefined;
+    }
+    const committed = Promise.all([back, there]).then(() => {});
+    const names: [Directory, string][] = [
+      [from, name],
+      [to, newName],
+    ];
+    return this.#orUndo(committed, names, () => {
+      if (to.get(newName) !== inode || from.get(name) !== (exchange ? target : undefined)) return;
+      to.remove(newName);
+      if (exchange) from.remove(name);
+      from.add(name, inode);
+      if (target === undefined) return;
+      to.add(newName, target);
+      if (!exchange) target.nlink = target.isDirectory ? 2 : target.nlink + 1;
+    }).finally(letGo);
+  }
+
+  /**
+   * A name that was changed for a commit is changed back when the commit fails: an error means that nothing happened. The
+   * kernel, which does not know of either, or of a change whose caller died while waiting, is told to look again.
+   */
+  async #orUndo(
+    committed: Promise<void>,
+    names: readonly (readonly [Directory, string])[],
+    undo: () => void,
+  ): Promise<void> {
+    try {
+      await committed;
+    } catch (error) {
+      undo();
+      throw error;
+    } finally {
+      // Not waited for: the caller's answer comes first, because it holds the locks the kernel needs for this.
+      for (const [directory, name] of names)
+        void this.background(async () => await this.kernel.entryChanged(directory, name));
+    }
   }
 
   create(
@@ -290,7 +363,9 @@ export class Volume {
     flags: number,
     caller: Caller,
   ): [Inode, OpenFile] {
-    const file = this.#create(parent, name, mode, caller);
+    // The kernel asks to create what it believes absent; the other directory that shows the name may know better.
+    const existing = (flags & O_EXCL) === 0 ? parent.get(name) : undefined;
+    const file = existing ?? this.#create(parent, name, mode, caller);
     return [file, this.open(file, flags, caller)];
   }
 
@@ -298,7 +373,7 @@ export class Volume {
     if (!(inode instanceof RegularFile)) throw inode.isDirectory ? EISDIR : ENXIO;
     if ((flags & O_TRUNC) !== 0 && inode.size > 0) inode.truncate(0);
     const draft = inode.document?.opened(inode, flags, caller);
-    const handle = { id: this.#nextHandle++, file: inode, flags, draft };
+    const handle: OpenFile = { id: this.#nextHandle++, file: inode, flags, draft, wrote: false };
     inode.opens++;
     this.#files.set(handle.id, handle);
     return handle;
@@ -315,16 +390,25 @@ export class Volume {
    */
   write(file: RegularFile, handle: OpenFile | undefined, data: Uint8Array, offset: number): number {
     const written = file.write(data, offset);
-    handle?.draft?.wrote(data.subarray(0, written), offset);
+    if (handle !== undefined) {
+      handle.wrote = true;
+      handle.draft?.wrote(data.subarray(0, written), offset);
+    }
     return written;
   }
 
+  /** close(2) of one descriptor. A promise when there is something to commit. */
   flush(
     file: RegularFile,
     handle: OpenFile | undefined,
     caller: Caller,
   ): Promise<void> | undefined {
-    return handle?.draft && file.document?.commit(file, handle.draft, caller);
+    if (handle === undefined || file.document === undefined) return undefined;
+    // Opened before its file came to stand at a legacy name: there is no draft, but what it wrote counts.
+    const draftless = handle.draft === undefined && handle.wrote;
+    handle.wrote = false;
+    if (handle.draft === undefined && !draftless) return undefined;
+    return file.document.commit(file, handle.draft, caller);
   }
 
   async fsync(file: RegularFile, handle: OpenFile | undefined, caller: Caller): Promise<void> {
@@ -337,9 +421,11 @@ export class Volume {
     if (handle === undefined) return;
     this.#files.delete(id);
     const { file, draft } = handle;
+    const { document } = file;
     // Pages of a shared mapping are written after the last close(2); nobody is left to hear of a failure.
-    if (draft?.dirty === true) file.document?.commit(file, draft, NOBODY)?.catch(() => {});
-    draft?.closed();
+    if (draft?.untried === true && document !== undefined)
+      void this.background(async () => await document.commit(file, draft, NOBODY));
+    if (draft !== undefined) document?.closed(draft);
     if (--file.opens === 0) file.released();
     this.#collect(file);
   }
@@ -362,9 +448,8 @@ export class Volume {
     emit: (name: string, inode: Inode, next: number) => boolean,
   ): void {
     const handle = this.#directories.get(handleId);
-    if (handle !== undefined && offset === 0)
-      handle.names = [...directory.list()].map(([name]) => name);
-    const names = handle?.names ?? [...directory.list()].map(([name]) => name);
+    if (handle !== undefined && offset === 0) handle.names = directory.names();
+    const names = handle?.names ?? directory.names();
     if (offset <= 0 && !emit('.', directory, 1)) return;
     if (offset <= 1 && !emit('..', directory.parent, 2)) return;
     for (let i = Math.max(0, offset - 2); i < names.length; i++) {
@@ -408,6 +493,10 @@ export class Volume {
     let bytes = name.length + value.byteLength;
     for (const [key, old] of xattrs) if (key !== name) bytes += key.length + old.byteLength;
     if (bytes > XATTRS_BYTES_MAX) throw ENOSPC;
+    const before = xattrs.get(name);
+    const growth =
+      before === undefined ? name.length + value.byteLength : value.byteLength - before.byteLength;
+    inode.tree.charge(growth);
     xattrs.set(name, Uint8Array.from(value));
     inode.xattrs = xattrs;
     inode.touchCtime();
@@ -418,7 +507,10 @@ export class Volume {
   }
 
   removexattr(inode: Inode, name: string): void {
-    if (inode.xattrs?.delete(name) !== true) throw ENODATA;
+    const value = inode.xattrs?.get(name);
+    if (value === undefined) throw ENODATA;
+    inode.xattrs?.delete(name);
+    inode.tree.charge(-name.length - value.byteLength);
     inode.touchCtime();
   }
 
@@ -448,12 +540,22 @@ export class Volume {
     await directory.tree.dispose();
   }
 
+  /** Does what nobody waits for; a failure is reported, never thrown: it would end the loop that answers everybody. */
+  async background(work: () => Promise<unknown> | undefined): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      this.onError(error);
+    }
+  }
+
   #checkNew(parent: Directory, name: string, isDirectory = false): void {
     checkName(name);
     if (parent === this.root) throw EACCES;
     if (parent.nlink === 0) throw ENOENT; // removed, but still somebody's working directory
     if (name === '.' || name === '..' || parent.get(name) !== undefined) throw EEXIST;
     parent.assertMayAdd(name, isDirectory);
+    parent.tree.assertRoomForName();
   }
 
   #create(parent: Directory, name: string, mode: number, caller: Caller): RegularFile {
@@ -494,7 +596,8 @@ export class Volume {
   /** A name changed through `/cronium/` is cached by the kernel under `work/` too. */
   #tellAlias(parent: Directory, name: string): void {
     const other = parent.cacheable ? undefined : aliasOf(parent);
-    if (other !== undefined) void this.kernel.entryChanged(other, name);
+    if (other !== undefined)
+      void this.background(async () => await this.kernel.entryChanged(other, name));
   }
 }
 
@@ -519,6 +622,12 @@ function checkName(name: string): void {
 /** Group from a set-group-id directory, otherwise the caller's: inode_init_owner of the kernel. */
 function ownerIn(parent: Directory, { uid, gid }: Caller): { uid: number; gid: number } {
   return { uid, gid: (parent.mode & S_ISGID) === 0 ? gid : parent.gid };
+}
+
+/** A legacy name can hold a document only, however large the file was under another name. @throws FsError EFBIG */
+function assertFits(parent: Directory, name: string, inode: Inode): void {
+  if (!(inode instanceof RegularFile) || inode.size <= DOCUMENT_BYTES_MAX) return;
+  if (parent.hasDocument(name)) throw EFBIG;
 }
 
 function isWithin(directory: Directory, ancestor: Directory): boolean {

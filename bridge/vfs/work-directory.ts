@@ -27,6 +27,10 @@ export class WorkDirectory extends Directory {
     super(tree, 0o755, owner, parent);
   }
 
+  override hasDocument(name: string): boolean {
+    return this.#documents[name] !== undefined;
+  }
+
   /** Who gives the names their meaning; set once, before scripts see the directory. */
   set documents(documents: Partial<Record<string, Document>>) {
     this.#documents = documents;
@@ -90,6 +94,15 @@ export class ExecutionDirectory extends Directory {
       const inode = this.work.get(name);
       if (inode !== undefined) yield [name, inode];
     }
+  }
+
+  override hasDocument(name: string): boolean {
+    return this.work.hasDocument(name);
+  }
+
+  /** Changes under work/ change it too, so it is not kept. */
+  override names(): readonly string[] {
+    return [...this.list()].map(([name]) => name);
   }
 
   override assertMayAdd(name: string, isDirectory: boolean): void {

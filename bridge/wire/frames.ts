@@ -31,7 +31,20 @@ const FRAMES: readonly z.ZodType<Frame>[] = [CallFrame, ResultFrame, FailureFram
 // Plain MessagePack: no private extensions, and integers beyond 2^53 become bigint, which every schema refuses.
 const packr = new Packr({ useRecords: false, moreTypes: false });
 
-export const encodeFrame = (frame: Frame): Uint8Array => packr.pack(frame);
+/** @throws BridgeError `too_large`, or `internal` for what MessagePack cannot hold: the link itself is fine then. */
+export function encodeFrame(frame: Frame): Uint8Array {
+  let bytes: Uint8Array;
+  try {
+    bytes = packr.pack(frame);
+  } catch (cause) {
+    throw new BridgeError('internal', 'a message cannot be encoded', { cause });
+  }
+  if (bytes.byteLength <= MESSAGE_BYTES_MAX) return bytes;
+  throw new BridgeError(
+    'too_large',
+    `a message of ${bytes.byteLength} bytes is over the limit of ${MESSAGE_BYTES_MAX}`,
+  );
+}
 
 /** @throws BridgeError `invalid` for anything that is not one well-formed frame; the link should be closed then. */
 export function decodeFrame(bytes: Uint8Array): Frame {

@@ -190,7 +190,8 @@ function sameTree(a: Tree, b: Tree): boolean {
     case 'literal':
       return b.kind === 'literal' && a.text === b.text;
     case 'number':
-      return b.kind === 'number' && isRewrittenNumber(a.text, b.text);
+      // A literal: JavaScript writes null for a number beyond its range.
+      return (b.kind === 'number' || b.kind === 'literal') && isRewrittenNumber(a.text, b.text);
     case 'array': {
       if (b.kind !== 'array' || a.items.length !== b.items.length) return false;
       const other = b.items;
@@ -214,22 +215,33 @@ function sameTree(a: Tree, b: Tree): boolean {
 
 function isRewrittenNumber(original: string, rewritten: string): boolean {
   if (original === rewritten) return true;
+  const double = Number(original);
+  if (rewritten === 'null') return !Number.isFinite(double);
   const written = decimal(rewritten);
   if (written === decimal(original)) return true;
-  const double = Number(original);
-  if (!Number.isFinite(double)) return false;
+  // jq writes the largest double for a number beyond the range.
+  if (!Number.isFinite(double))
+    return written === decimal(String(Math.sign(double) * Number.MAX_VALUE));
   return written === decimal(String(double)) || written === decimal(double.toPrecision(17));
 }
 
-/** Sign, significant digits and power of ten: equal for equal numbers however they are written. */
+/** An exponent of more digits belongs to no number a script means; it is compared as text. */
+const EXPONENT_DIGITS_MAX = 18;
+
+const ZERO = 0x30;
+
+/** Sign, significant digits and power of ten: equal for equal numbers however they are written. Linear in the digits. */
 function decimal(text: string): string {
   const match = /^(-?)(\d+)(?:\.(\d+))?(?:[eE]([-+]?\d+))?$/.exec(text);
   if (match === null) return text;
   const [, sign = '', whole = '', fraction = '', exponent = '0'] = match;
-  const digits = (whole + fraction).replace(/^0+/, '');
-  const significant = digits.replace(/0+$/, '');
-  if (significant === '') return '0';
-  const power =
-    BigInt(exponent) - BigInt(fraction.length) + BigInt(digits.length - significant.length);
-  return `${sign}${significant}e${power}`;
+  if (exponent.length > EXPONENT_DIGITS_MAX) return text;
+  const digits = whole + fraction;
+  let start = 0;
+  while (digits.charCodeAt(start) === ZERO) start++;
+  let end = digits.length;
+  while (end > start && digits.charCodeAt(end - 1) === ZERO) end--;
+  if (start === end) return '0';
+  const power = BigInt(exponent) - BigInt(fraction.length) + BigInt(digits.length - end);
+  return `${sign}${digits.slice(start, end)}e${power}`;
 }

@@ -1,7 +1,14 @@
 /** Limits both ends of a link agree on. Each says why that number. */
 
-/** One WebSocket message. A 10 MiB document plus its envelope fits; anything larger is a mistake or an attack. */
-export const MESSAGE_BYTES_MAX = 16 * 1024 * 1024;
+/** One WebSocket message. A namespace's whole document with its envelope fits; anything larger is a mistake or an attack. */
+export const MESSAGE_BYTES_MAX = 32 * 1024 * 1024;
+
+/**
+ * A namespace's variables together, each counted with its overhead in a message: what one message can carry, because an
+ * execution is given all of them when it starts.
+ */
+export const NAMESPACE_BYTES_MAX = 24 * 1024 * 1024;
+export const VARIABLE_OVERHEAD_BYTES = 100;
 
 /** One variable's or output's JSON text: what the legacy runner accepted for a whole file. */
 export const VALUE_BYTES_MAX = 10 * 1024 * 1024;

@@ -107,12 +107,20 @@ export class Peer<Calls extends Operations, Serves extends Operations> {
     throw new BridgeError('internal', `no answer to ${op}`);
   }
 
+  /** @throws BridgeError when `value` cannot be sent; a link that is gone is no error */
   push(channel: number, topic: string, value: unknown): void {
-    if (!this.#closing.signal.aborted) this.#send(encodeFrame([3, channel, topic, value]));
+    if (this.#closing.signal.aborted) return;
+    const bytes = encodeFrame([3, channel, topic, value]);
+    try {
+      this.#send(bytes);
+    } catch {
+      // As with answers: the other end catches up when it is back.
+    }
   }
 
   /** @throws BridgeError when the bytes are not a frame: close the link then. */
   receive(bytes: Uint8Array): void {
+    if (this.#closing.signal.aborted) return;
     const frame = decodeFrame(bytes);
     switch (frame[0]) {
       case 0:
@@ -138,7 +146,7 @@ export class Peer<Calls extends Operations, Serves extends Operations> {
   }
 
   async #answer([, id, op, channel, deadlineMs, rawParams]: CallFrame): Promise<void> {
-    let answer: Frame;
+    let answer: Uint8Array;
     this.#serving++;
     try {
       const operation = Object.hasOwn(this.#serves, op) ? this.#serves[op] : undefined;
@@ -148,13 +156,18 @@ export class Peer<Calls extends Operations, Serves extends Operations> {
         throw new BridgeError('rate_limited', 'too many calls at once; try again');
       const params = parse(operation.params, rawParams, op);
       const signal = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(deadlineMs)]);
-      answer = [1, id, await this.#serve(op, { params, channel, signal })];
+      answer = encodeFrame([1, id, await this.#serve(op, { params, channel, signal })]);
     } catch (error) {
       const { code, message } = asBridgeError(error);
-      answer = [2, id, code, message.slice(0, 8192)];
+      answer = encodeFrame([2, id, code, message.slice(0, 8192)]);
     } finally {
       this.#serving--;
     }
-    if (!this.#closing.signal.aborted) this.#send(encodeFrame(answer));
+    if (this.#closing.signal.aborted) return;
+    try {
+      this.#send(answer);
+    } catch {
+      // The link is going; whoever waits at the other end hears that from its own side of it.
+    }
   }
 }

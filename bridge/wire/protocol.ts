@@ -70,6 +70,9 @@ const Edit = {
   delete: z.array(VariableKey).max(COMMIT_MEMBERS_MAX),
 };
 
+/** `lifetimeMs` says the same as `expiresAt`, for a host whose clock differs from the server's. */
+const Token = { token: z.string(), expiresAt: Time, lifetimeMs: z.int() };
+
 /** Served by the runtime server over TLS. */
 export const SERVER_OPERATIONS = {
   hello: {
@@ -103,7 +106,7 @@ export const SERVER_OPERATIONS = {
       event: EventDocument,
       timeoutMs: z.int().min(1),
     }),
-    result: z.strictObject({ executionId: ExecutionId, token: z.string(), expiresAt: Time }),
+    result: z.strictObject({ executionId: ExecutionId, ...Token }),
   },
   /** Verifies the token once; every later call names the channel instead. */
   'execution.open': {
@@ -119,7 +122,7 @@ export const SERVER_OPERATIONS = {
   'token.renew': {
     caller: 'channel',
     params: Nothing,
-    result: z.strictObject({ token: z.string(), expiresAt: Time }),
+    result: z.strictObject(Token),
   },
   'variables.commit': {
     caller: 'channel',

@@ -1,5 +1,5 @@
 import 'reflect-metadata'; // asked for by a dependency of @peculiar/x509
-import { webcrypto } from 'node:crypto';
+import { createPrivateKey, webcrypto, X509Certificate } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import * as x509 from '@peculiar/x509';
@@ -72,12 +72,7 @@ export class Authority {
   /** Issues a leaf unless its files hold one that is still good. Returns whether it did. */
   async ensure(request: LeafRequest): Promise<boolean> {
     const { files } = request;
-    if (
-      existsSync(files.cert) &&
-      existsSync(files.key) &&
-      this.#isGood(readFileSync(files.cert, 'utf8'))
-    )
-      return false;
+    if (existsSync(files.cert) && existsSync(files.key) && this.#isGood(files)) return false;
     await this.issue(request);
     return true;
   }
@@ -89,7 +84,8 @@ export class Authority {
     const usage =
       role === 'server' ? x509.ExtendedKeyUsage.serverAuth : x509.ExtendedKeyUsage.clientAuth;
     const certificate = await x509.X509CertificateGenerator.create({
-      subject: `CN=${name}, OU=${role}`,
+      // As parts, not as text: a name with a comma must not become a second role.
+      subject: [{ CN: [name] }, { OU: [role] }],
       issuer: this.#certificate.subject,
       serialNumber: serialNumber(),
       notBefore: new Date(Math.min(Date.now(), end.getTime()) - BACKDATE_MS),
@@ -115,12 +111,19 @@ export class Authority {
     await writeFiles(files, certificate, keys.privateKey);
   }
 
-  #isGood(pem: string): boolean {
-    const certificate = new x509.X509Certificate(pem);
-    return (
-      certificate.issuer === this.#certificate.subject &&
-      certificate.notAfter.getTime() > Date.now() + RENEW_DAYS * DAY_MS
-    );
+  /** Signed by this authority, belonging to the key beside it, and valid for a while. */
+  #isGood(files: CertificateFiles): boolean {
+    try {
+      const certificate = new X509Certificate(readFileSync(files.cert));
+      const authority = new X509Certificate(Buffer.from(this.#certificate.rawData));
+      return (
+        certificate.verify(authority.publicKey) &&
+        certificate.checkPrivateKey(createPrivateKey(readFileSync(files.key))) &&
+        Date.parse(certificate.validTo) > Date.now() + RENEW_DAYS * DAY_MS
+      );
+    } catch {
+      return false; // unreadable: what is broken is made anew
+    }
   }
 }
 

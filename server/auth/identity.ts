@@ -22,17 +22,11 @@ export const thumbprintOf = (der: Uint8Array): string =>
  * @throws BridgeError `denied`
  */
 export function identityOf(certificate: X509Certificate, now = Date.now()): Identity {
-  const name = subjectPart(certificate.subject, 'CN');
-  const role = subjectPart(certificate.subject, 'OU');
+  // One value each: a list means that the subject names several, and which counts would be a guess.
+  const { CN: name, OU: role }: Record<string, unknown> = certificate.toLegacyObject().subject;
   if (now > Date.parse(certificate.validTo) || now < Date.parse(certificate.validFrom))
-    throw new BridgeError('denied', `the certificate of ${name} is not valid at this time`);
-  if (name === undefined || (role !== 'host' && role !== 'operator'))
+    throw new BridgeError('denied', `the certificate of ${String(name)} is not valid at this time`);
+  if (typeof name !== 'string' || (role !== 'host' && role !== 'operator'))
     throw new BridgeError('denied', 'the certificate names neither a host nor an operator');
   return { role, name, thumbprint: thumbprintOf(certificate.raw) };
-}
-
-/** Node prints a subject as one `KEY=value` a line. */
-function subjectPart(subject: string, key: string): string | undefined {
-  const line = subject.split('\n').find((part) => part.startsWith(`${key}=`));
-  return line?.slice(key.length + 1);
 }

@@ -28,7 +28,11 @@ const Scope = z.enum(SCOPES);
 export type Scope = z.infer<typeof Scope>;
 
 const Claims = z.object({
-  sub: z.string().startsWith('exec:'),
+  sub: z
+    .string()
+    .startsWith('exec:')
+    .transform((sub) => sub.slice('exec:'.length))
+    .pipe(ExecutionId),
   jti: z.string(),
   exp: z.int(),
   ns: Namespace,
@@ -47,7 +51,10 @@ export interface Grant {
 
 export interface Minted {
   readonly token: string;
+  /** Server clock, milliseconds since the epoch. */
   readonly expiresAt: number;
+  /** The same as a time from now, for a bearer whose clock differs. */
+  readonly lifetimeMs: number;
 }
 
 /** Mints and verifies execution tokens: Ed25519 JWTs bound to one host certificate (RFC 8705, RFC 9068). */
@@ -95,7 +102,7 @@ export class Tokens {
       .setNotBefore(Math.floor(now / 1000))
       .setExpirationTime(expiresAt / 1000)
       .sign(this.#privateKey);
-    return { token, expiresAt };
+    return { token, expiresAt, lifetimeMs: expiresAt - now };
   }
 
   /** @throws BridgeError `token_expired`, or `denied` for any other reason, without saying which part was wrong. */
@@ -120,7 +127,7 @@ export class Tokens {
     if (cnf['x5t#S256'] !== thumbprint)
       throw new BridgeError('denied', 'the token is bound to another host certificate');
     return {
-      executionId: ExecutionId.parse(sub.slice('exec:'.length)),
+      executionId: sub,
       namespace: ns,
       scopes: cap,
       expiresAt: exp * 1000,

@@ -1,4 +1,5 @@
 import { BridgeError } from '#bridge/wire/errors.js';
+import { NAMESPACE_BYTES_MAX, VARIABLE_OVERHEAD_BYTES } from '#bridge/wire/limits.js';
 import { type Namespace, namespaceText, type VariableKey } from '#bridge/wire/names.js';
 import type { Variable, VariableChange } from '#bridge/wire/protocol.js';
 import type { Entry, Key, Op, Store } from '#server/store/store.js';
@@ -30,6 +31,8 @@ export class Variables {
   readonly #store: Store;
   readonly #now: () => number;
   #lastOrder = 0;
+  /** Bytes of each namespace, counted at its first edit. Other servers' edits are missed: the limit is ours, not a promise. */
+  readonly #bytes = new Map<string, number>();
 
   constructor(store: Store, now: () => number = Date.now) {
     this.#store = store;
@@ -64,21 +67,29 @@ export class Variables {
     for (const [key, text] of edit.set) wanted.set(key, text);
     for (const key of edit.delete) wanted.set(key, null);
     const updatedAt = this.#now();
-    const records = await Promise.all(
-      [...wanted].map(async ([key, text]): Promise<VariableRecord | undefined> => {
-        const entry = await this.#store.get(keyOf(namespace, key));
-        const before = entry && unpackRecord<VariableRecord>(entry.value);
-        const existed = before !== undefined && before.text !== null;
-        if (text === null && !existed) return undefined;
-        return { key, text, order: existed ? before.order : this.#nextOrder(), updatedAt, by };
-      }),
+    const keys = [...wanted.keys()];
+    const entries = await Promise.all(
+      keys.map(async (key) => await this.#store.get(keyOf(namespace, key))),
     );
+    // After all reads: new variables stand in the order of the edit, however the store answers.
+    let growth = 0;
+    const records = keys.map((key, i): VariableRecord | undefined => {
+      const text = wanted.get(key) ?? null;
+      const entry = entries[i];
+      const before = entry && unpackRecord<VariableRecord>(entry.value);
+      const existed = before !== undefined && before.text !== null;
+      if (text === null && !existed) return undefined;
+      growth += bytesOf(key, text) - bytesOf(key, before?.text ?? null);
+      return { key, text, order: existed ? before.order : this.#nextOrder(), updatedAt, by };
+    });
     const written = records.filter((record) => record !== undefined);
     if (written.length === 0) return { version: this.#store.version, changes: [] };
     const ops = written.map(
       (record): Op => ({ put: keyOf(namespace, record.key), value: packRecord(record) }),
     );
+    if (growth > 0) await this.#assertRoom(namespace, growth);
     const committed = await this.#store.commit({ ops });
+    this.#grow(namespace, growth);
     if (!committed.ok) throw new BridgeError('internal', 'a commit without checks had a conflict');
     const { version } = committed;
     return {
@@ -99,6 +110,28 @@ export class Variables {
     });
   }
 
+  /** @throws BridgeError `quota` when the namespace's document would outgrow a message */
+  async #assertRoom(namespace: Namespace, growth: number): Promise<void> {
+    const id = namespaceText(namespace);
+    let bytes = this.#bytes.get(id);
+    if (bytes === undefined) {
+      bytes = 0;
+      for (const { key, text } of await this.list(namespace)) bytes += bytesOf(key, text);
+      this.#bytes.set(id, bytes);
+    }
+    if (bytes + growth > NAMESPACE_BYTES_MAX)
+      throw new BridgeError(
+        'quota',
+        `the variables of ${id} would take ${bytes + growth} bytes, of ${NAMESPACE_BYTES_MAX}: delete some first`,
+      );
+  }
+
+  #grow(namespace: Namespace, growth: number): void {
+    const id = namespaceText(namespace);
+    const bytes = this.#bytes.get(id);
+    if (bytes !== undefined) this.#bytes.set(id, bytes + growth);
+  }
+
   /** Later calls give larger numbers, across restarts too: milliseconds, with room for 1024 in each. */
   #nextOrder(): number {
     this.#lastOrder = Math.max(this.#lastOrder + 1, this.#now() * 1024);
@@ -111,6 +144,12 @@ const keyOf = (namespace: Namespace, key: VariableKey): Key => [
   namespaceText(namespace),
   key,
 ];
+
+/** What a variable takes in a message; a deleted one takes nothing. */
+function bytesOf(key: string, text: string | null): number {
+  if (text === null) return 0;
+  return Buffer.byteLength(key) + Buffer.byteLength(text) + VARIABLE_OVERHEAD_BYTES;
+}
 
 function changeOf({ value, version }: Entry): VariableChange {
   const { key, text, order, updatedAt } = unpackRecord<VariableRecord>(value);

@@ -1,4 +1,5 @@
-import type { Key } from './store.js';
+import { BridgeError } from '#bridge/wire/errors.js';
+import type { Key, Op } from './store.js';
 
 /**
  * Keys as bytes that sort like the tuples: each part is a tag and a self-delimiting body (the tuple layer of
@@ -7,10 +8,13 @@ import type { Key } from './store.js';
 const STRING = 0x02;
 const NUMBER = 0x15;
 
+/** @throws BridgeError `internal` for a number that is no integer from 0 to 2^53-1: a mistake in a service */
 export function encodeKey(key: readonly (string | number)[]): Buffer {
   const parts: Buffer[] = [];
   for (const part of key) {
     if (typeof part === 'number') {
+      if (!Number.isSafeInteger(part) || part < 0)
+        throw new BridgeError('internal', `${part} cannot be part of a key`);
       const bytes = Buffer.alloc(9);
       bytes[0] = NUMBER;
       bytes.writeBigUInt64BE(BigInt(part), 1);
@@ -68,3 +72,12 @@ function escapeNul(bytes: Buffer): Buffer {
 
 export const startsWith = (key: Key, prefix: Key): boolean =>
   prefix.length <= key.length && prefix.every((part, i) => key[i] === part);
+
+export const keyOfOp = (op: Op): Key => ('put' in op ? op.put : op.del);
+
+/** Of several ops for one key only the last, in the order of the keys' first ops. */
+export function lastPerKey(ops: readonly Op[]): Iterable<Op> {
+  const last = new Map<string, Op>();
+  for (const op of ops) last.set(encodeKey(keyOfOp(op)).toString('latin1'), op);
+  return last.values();
+}

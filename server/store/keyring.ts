@@ -49,7 +49,7 @@ export class Keyring {
     }
     if (!existsSync(files.masterKey)) throw missing(files.masterKey, 'the master key');
     const master = readMasterKey(files.masterKey);
-    const file = KeyringFile.parse(JSON.parse(readFileSync(files.keyring, 'utf8')));
+    const file = readKeyring(files.keyring);
     try {
       return new Keyring(
         unwrap(master, file.names),
@@ -88,6 +88,16 @@ const missing = (file: string, what: string) =>
     'not_found',
     `${what} ${file} is missing, and without it the store cannot be read: restore it from a backup`,
   );
+
+function readKeyring(file: string): z.infer<typeof KeyringFile> {
+  try {
+    return KeyringFile.parse(JSON.parse(readFileSync(file, 'utf8')));
+  } catch (cause) {
+    throw new BridgeError('internal', `the keyring ${file} is damaged: restore it from a backup`, {
+      cause,
+    });
+  }
+}
 
 function readMasterKey(file: string): Buffer {
   const key = Buffer.from(readFileSync(file, 'utf8').trim(), 'base64url');

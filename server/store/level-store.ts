@@ -1,6 +1,6 @@
 import { Level } from 'level';
 import { asBridgeError, BridgeError, errnoCode } from '#bridge/wire/errors.js';
-import { afterPrefix, decodeKey, encodeKey } from './key-bytes.js';
+import { afterPrefix, decodeKey, encodeKey, keyOfOp, lastPerKey } from './key-bytes.js';
 import {
   type Commit,
   type Committed,
@@ -96,11 +96,12 @@ export class LevelStore implements Store {
     for (const op of commit.ops)
       if ('put' in op && op.value.byteLength > STORE_VALUE_BYTES_MAX)
         throw new BridgeError('too_large', `a stored value of ${op.value.byteLength} bytes`);
+    // A key that cannot be encoded must fail its own commit only, not the group it would share.
+    const keys = [...(commit.checks ?? []).map(({ key }) => key), ...commit.ops.map(keyOfOp)];
+    keys.forEach(encodeKey);
     return await new Promise<Committed>((resolve, reject) => {
       this.#queue.push({ commit, resolve, reject });
-      this.#committing ??= this.#drain().finally(() => {
-        this.#committing = undefined;
-      });
+      this.#committing ??= this.#drain();
     });
   }
 
@@ -131,6 +132,8 @@ export class LevelStore implements Store {
         for (const waiting of group) waiting.reject(failure);
       }
     }
+    // In the same turn as the look at the queue: a commit that comes next must start a new drain.
+    this.#committing = undefined;
   }
 
   #takeGroup(): Waiting[] {
@@ -160,7 +163,7 @@ export class LevelStore implements Store {
       }
       version++;
       const entries: Entry[] = [];
-      for (const op of ops) {
+      for (const op of lastPerKey(ops)) {
         if ('put' in op) {
           batch.push({ type: 'put', key: encodeKey(op.put), value: stamped(version, op.value) });
           versions.set(hex(op.put), version);

@@ -119,7 +119,6 @@ void t.test(
   'everything that is not exactly the bash helper without jq means what it says',
   async (t) => {
     const base = '{"a":"1","b":2}';
-    const stamped = `{"a":"1","b":2,"${UPDATED}":${BASH_STAMP}}`;
     const table: readonly (readonly [string, string, string, string])[] = [
       ['JavaScript', base, `{"d":"x","${UPDATED}":${JS_STAMP}}`, '-a -b d="x"'],
       [
@@ -146,7 +145,6 @@ void t.test(
         `{"d":"x","${UPDATED}":"2026-11-23T07:00:00+00:00 "}`,
         '-a -b d="x"',
       ],
-      ['jq del() keeps the stamp it read', stamped, `{"a":"1","${UPDATED}":${BASH_STAMP}}`, '-b'],
     ];
     for (const [what, from, written, wanted] of table)
       t.equal(changes(from, written), wanted, what);
@@ -220,7 +218,7 @@ void t.test(
 );
 
 void t.test(
-  'BUG: two keys set by the bash helper without jq within one second are both stored',
+  'two keys set by the bash helper without jq within one second are both stored',
   async (t) => {
     await using run = new FakeRun(t, { a: '"1"' });
     for (const key of ['x', 'y', 'z'])
@@ -230,6 +228,22 @@ void t.test(
       x: '"new"',
       y: '"new"',
       z: '"new"',
+    });
+  },
+);
+
+void t.test(
+  'BUG: a key set twice to one value within a second by the bash helper without jq deletes nothing',
+  async (t) => {
+    await using run = new FakeRun(t, { a: '"1"', b: BIG });
+    const again = helperText('status', 'running', '2026-11-23T07:00:00+00:00');
+    await run.rewrite(again);
+    run.read(); // cronium_getVariable
+    await run.rewrite(again);
+    t.strictSame(Object.fromEntries(run.server.variables), {
+      a: '"1"',
+      b: BIG,
+      status: '"running"',
     });
   },
 );

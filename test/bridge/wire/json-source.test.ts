@@ -329,7 +329,7 @@ for (const rewriter of REWRITERS) {
 for (const rewriter of [javaScript(), jq()]) {
   const skip = rewriter.missing ? 'not installed here' : false;
   void t.test(
-    `BUG: 1e400 that went through ${rewriter.name} counts as untouched`,
+    `1e400 that went through ${rewriter.name} counts as untouched`,
     { skip },
     async (t) => {
       checkRewrites(t, rewriter, BEYOND_DOUBLE);
@@ -380,7 +380,7 @@ void t.test(
 );
 
 void t.test(
-  'BUG: numbers with very many digits are compared without stopping everything else',
+  'numbers with very many digits are compared without stopping everything else',
   async (t) => {
     // One thread serves every execution of a host; a script may write 10 MiB of digits. A linear comparison takes a few ms.
     const LIMIT_MS = 400;
@@ -511,7 +511,7 @@ randomTest('any document reads back as itself, member for member', async (t, ran
       isDeepStrictEqual([...scanned.keys()], [...members.keys()]) &&
       isDeepStrictEqual(JSON.parse(rendered), JSON.parse(text)) &&
       isDeepStrictEqual(scanMembers(rendered), members);
-    if (!good) t.fail(shown(text), { text, scanned: [...(scanned ?? [])] });
+    if (!good) throw new Error(`${shown(JSON.stringify(text))} reads as ${rendered}`);
   }
   t.pass('2000 documents');
 });
@@ -526,12 +526,12 @@ randomTest(
       const value: unknown = JSON.parse(text);
       for (const space of [undefined, 2])
         if (!isRewriteOf(text, JSON.stringify(value, null, space)))
-          t.fail(`untouched: ${shown(text)}`, { text });
+          throw new Error(`untouched: ${JSON.stringify(text)}`);
       if (
         isRewriteOf(text, other) &&
         !isDeepStrictEqual(withoutMinusZero(value), withoutMinusZero(JSON.parse(other)))
       )
-        t.fail(`changed: ${shown(text)} -> ${shown(other)}`, { text, other });
+        throw new Error(`changed: ${JSON.stringify(text)} -> ${JSON.stringify(other)}`);
     }
     t.pass('2000 values');
   },
@@ -547,10 +547,10 @@ randomTest('a number one step away from the stored one is a change', async (t, r
     const next = bits.getFloat64(0);
     if (!Number.isFinite(number) || !Number.isFinite(next)) continue;
     compared++;
-    if (isRewriteOf(`${number}`, `${next}`)) t.fail(`${number} -> ${next}`);
+    if (isRewriteOf(`${number}`, `${next}`)) throw new Error(`${number} -> ${next}`);
     const exact = BigInt(Number.MAX_SAFE_INTEGER) + BigInt(random.int(2 ** 31)) * 4n;
-    if (isRewriteOf(`${exact}`, `${exact + 2n}`)) t.fail(`${exact} -> ${exact + 2n}`);
-    if (isRewriteOf(`[${exact}.5]`, `[${exact}.25]`)) t.fail(`${exact}.5 -> ${exact}.25`);
+    if (isRewriteOf(`${exact}`, `${exact + 2n}`)) throw new Error(`${exact} -> ${exact + 2n}`);
+    if (isRewriteOf(`[${exact}.5]`, `[${exact}.25]`)) throw new Error(`${exact}.5 -> ${exact}.25`);
   }
   t.equal(compared, 2000);
 });

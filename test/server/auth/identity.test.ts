@@ -111,7 +111,7 @@ void t.test('a role in another place than OU is no role', async (t) => {
   }
 });
 
-void t.test('BUG: a host cannot be given another role by its name', async (t) => {
+void t.test('a host cannot be given another role by its name', async (t) => {
   const names = [
     'a, OU=operator',
     'a,OU=operator',
@@ -131,7 +131,7 @@ void t.test('BUG: a host cannot be given another role by its name', async (t) =>
   }
 });
 
-void t.test('BUG: a certificate that names two roles is refused', async (t) => {
+void t.test('a certificate that names two roles is refused', async (t) => {
   const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
   const keys = await webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify']);
   for (const name of [
@@ -203,7 +203,7 @@ void t.test(
 );
 
 void t.test(
-  'BUG: ensure replaces a leaf of an authority that was made anew on the same machine',
+  'ensure replaces a leaf of an authority that was made anew on the same machine',
   async (t) => {
     const request = { name: 'a', role: 'host', files: filesFor('orphan') } as const;
     await authority.ensure(request);
@@ -214,16 +214,13 @@ void t.test(
   },
 );
 
-void t.test(
-  'BUG: ensure replaces a leaf whose key file belongs to another certificate',
-  async (t) => {
-    const request = { name: 'a', role: 'host', files: filesFor('mixed') } as const;
-    await authority.ensure(request);
-    // What is left when a machine stops between the two files of writeFiles: the new key beside the old certificate.
-    await authority.issue({
-      ...request,
-      files: { cert: filesFor('other').cert, key: request.files.key },
-    });
-    t.equal(await authority.ensure(request), true);
-  },
-);
+void t.test('ensure replaces a leaf whose key file belongs to another certificate', async (t) => {
+  const request = { name: 'a', role: 'host', files: filesFor('mixed') } as const;
+  await authority.ensure(request);
+  // What is left when a machine stops between the two files of writeFiles: the new key beside the old certificate.
+  await authority.issue({
+    ...request,
+    files: { cert: filesFor('other').cert, key: request.files.key },
+  });
+  t.equal(await authority.ensure(request), true);
+});

@@ -196,7 +196,7 @@ void t.test('a token with any other claim than ours is denied', async (t) => {
 });
 
 void t.test(
-  'BUG: a subject that only looks like an execution is denied, like everything else',
+  'a subject that only looks like an execution is denied, like everything else',
   async (t) => {
     const office = new Office();
     for (const sub of ['exec:', 'exec:1', 'exec:../../etc', `exec:${EXECUTION} `]) {
@@ -351,9 +351,9 @@ randomTest('a token with any character changed is refused', async (t, random) =>
     if (bytesOf(changed).join() === bytesOf(token).join()) continue;
     tried++;
     const verdict = await office.verdict(changed);
-    if (verdict !== 'denied') t.equal(verdict, 'denied', `${changed} at ${at}`);
+    if (verdict !== 'denied') throw new Error(`${changed}, changed at ${at}, is ${verdict}`);
   }
-  t.equal(tried, 300);
+  t.equal(await office.verdict(token), 'granted', 'unchanged it is good');
 });
 
 void t.test('a refusal tells a stranger nothing about the token', async (t) => {

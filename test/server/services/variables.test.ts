@@ -4,6 +4,8 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
 import { BridgeError } from '#bridge/wire/errors.js';
+import { encodeFrame } from '#bridge/wire/frames.js';
+import { MESSAGE_BYTES_MAX } from '#bridge/wire/limits.js';
 import { JsonText, type Namespace, VariableKey } from '#bridge/wire/names.js';
 import { Variable, VariableChange } from '#bridge/wire/protocol.js';
 import { type Edit, Variables } from '#server/services/variables.js';
@@ -434,7 +436,7 @@ randomTest('any sequence of edits leaves the document that a map would', async (
 });
 
 void t.test(
-  'BUG: new variables of one edit stand in the order of the edit, however the store reads',
+  'new variables of one edit stand in the order of the edit, however the store reads',
   async (t) => {
     const names = Array.from(
       { length: 12 },
@@ -450,7 +452,7 @@ void t.test(
 );
 
 void t.test(
-  'BUG: a document of 500 variables comes back in its order from the encrypted store on disk',
+  'a document of 500 variables comes back in its order from the encrypted store on disk',
   async (t) => {
     const directory = mkdtempSync(join(tmpdir(), 'cronium-variables-'));
     t.teardown(() => rmSync(directory, { recursive: true }));
@@ -462,5 +464,83 @@ void t.test(
       await desk.document(),
       names.map((name) => `${name}=1`),
     );
+  },
+);
+
+/** What a connection sends for `value`, or what is wrong with it. */
+const sendable = (value: unknown): string => {
+  try {
+    encodeFrame([1, 1, value]);
+    return 'it can be sent';
+  } catch (error) {
+    return String(error);
+  }
+};
+
+void t.test(
+  'a namespace never holds more than the message that opens an execution can carry',
+  async (t) => {
+    const desk = new Desk();
+    const large = JSON.stringify('x'.repeat(9 * 1024 * 1024));
+    const codes: string[] = [];
+    for (const name of ['a', 'b', 'c', 'd', 'e'])
+      codes.push(await codeOf(desk.edit(set({ [name]: large }))));
+    t.equal(codes[0], 'no error', 'one large value is fine');
+    t.ok(large.length * codes.length > MESSAGE_BYTES_MAX, 'all of them together cannot be');
+    t.equal(
+      sendable({ variables: await desk.variables.list(ADA) }),
+      'it can be sent',
+      codes.join(),
+    );
+    t.equal(
+      await codeOf(desk.edit(remove('a'))),
+      'no error',
+      'deleting is possible when it is full',
+    );
+    t.equal(await codeOf(desk.edit(set({ small: '1' }))), 'no error', 'and makes room');
+  },
+);
+
+void t.test('many small variables count with what a message adds to each', async (t) => {
+  const desk = new Desk();
+  const COUNT = 20_000;
+  const text = JSON.stringify('x'.repeat(Math.floor(MESSAGE_BYTES_MAX / COUNT) - 30));
+  const names = Array.from({ length: COUNT }, (_, i) => `key_${i}`);
+  const edit = { set: names.map((name) => [key(name), text] as const), delete: [] };
+  t.equal(sendable(edit), 'it can be sent', 'the call itself');
+  const answer = await desk.edit(edit).then(sendable, (error: unknown) => {
+    t.match(error, { name: 'BridgeError' });
+    return 'refused';
+  });
+  t.ok(answer === 'refused' || answer === 'it can be sent', answer);
+  t.equal(sendable({ variables: await desk.variables.list(ADA) }), 'it can be sent');
+});
+
+void t.test(
+  'BUG: edits at once cannot fill a namespace beyond what a message can carry',
+  async (t) => {
+    const desk = new Desk();
+    const large = JSON.stringify('x'.repeat(9 * 1024 * 1024));
+    const names = ['a', 'b', 'c', 'd', 'e'];
+    const codes = await Promise.all(names.map((name) => codeOf(desk.edit(set({ [name]: large })))));
+    t.ok(codes.includes('no error'), codes.join());
+    t.equal(
+      sendable({ variables: await desk.variables.list(ADA) }),
+      'it can be sent',
+      codes.join(),
+    );
+  },
+);
+
+void t.test(
+  'BUG: rewriting one variable many times at once takes no room from the others',
+  async (t) => {
+    const desk = new Desk();
+    const text = JSON.stringify('x'.repeat(1024 * 1024));
+    const rewrites = Array.from({ length: 40 }, () => codeOf(desk.edit(set({ a: text }))));
+    t.ok((await Promise.all(rewrites)).includes('no error'));
+    t.equal((await desk.document()).length, 1, 'a single variable of 1 MiB');
+    const large = JSON.stringify('x'.repeat(9 * 1024 * 1024));
+    t.equal(await codeOf(desk.edit(set({ b: large }))), 'no error', 'there is room for 9 more');
   },
 );

@@ -506,7 +506,7 @@ void t.test('when both files of an existing store are missing, none is made', as
   t.strictSame(readdirSync(directory), []);
 });
 
-void t.test('BUG: a damaged keyring is a sentence, whatever the damage', async (t) => {
+void t.test('a damaged keyring is a sentence, whatever the damage', async (t) => {
   const files = keyringFiles(temporaryDirectory(t));
   Keyring.open(files, true);
   const good = readFileSync(files.keyring, 'utf8');

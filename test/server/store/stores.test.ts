@@ -14,7 +14,10 @@ function temporaryDirectory(t: Test): string {
   return directory;
 }
 
-storeContract('MemoryStore', async () => ({ store: new MemoryStore() }), { ordersNames: true });
+storeContract('MemoryStore', async () => ({ store: new MemoryStore() }), {
+  ordersNames: true,
+  durable: false,
+});
 
 storeContract(
   'LevelStore',
@@ -23,13 +26,13 @@ storeContract(
     const again = () => LevelStore.open(directory);
     return { store: await again(), again };
   },
-  { ordersNames: true },
+  { ordersNames: true, durable: true },
 );
 
 storeContract(
   'EncryptedStore over MemoryStore',
   async () => ({ store: new EncryptedStore(new MemoryStore(), Keyring.ephemeral()) }),
-  { ordersNames: false },
+  { ordersNames: false, durable: false },
 );
 
 storeContract(
@@ -44,7 +47,7 @@ storeContract(
     };
     return { store: await again(), again };
   },
-  { ordersNames: false },
+  { ordersNames: false, durable: true },
 );
 
 void t.test(
