@@ -134,8 +134,8 @@ export class Containers {
         Tmpfs: {
           '/tmp': `rw,noexec,nosuid,nodev,mode=1777,nr_inodes=4096,size=${Math.min(TMP_BYTES_MAX, memoryBytes >> 1)}`,
         },
-        Binds: [`${spec.hostsFile}:/etc/hosts:ro`],
         Mounts: [
+          { Type: 'bind', Source: spec.hostsFile, Target: '/etc/hosts', ReadOnly: true },
           {
             Type: 'bind',
             Source: spec.croniumSource,
@@ -165,6 +165,8 @@ export class Containers {
         { cause: error },
       );
     const text = error instanceof Error ? error.message : String(error);
+    if (/unescaped characters|invalid reference format/.test(text))
+      return new BridgeError('invalid', 'this is no name of an image', { cause: error });
     return new BridgeError('unavailable', `Docker: ${text}`, { cause: error });
   }
 }

@@ -17,9 +17,6 @@ import { MESSAGE_BYTES_MAX } from '#bridge/wire/limits.js';
 const UNSENT_BYTES_MAX = 4 * 1024 * 1024;
 const UNSENT_POLL_MS = 10;
 
-/** sockaddr_un of unix(7) holds 108 bytes with the NUL. */
-const SOCKET_PATH_BYTES_MAX = 107;
-
 export interface ControlHandlers {
   run(
     request: RunRequest,
@@ -46,13 +43,8 @@ export class ControlServer implements AsyncDisposable {
     sockets.on('connection', (ws) => this.#accept(ws, handlers));
   }
 
-  /** @throws BridgeError `invalid` for a path no socket can have, `unavailable` when it cannot be made */
+  /** @throws BridgeError `unavailable` when it cannot be made */
   static async open(path: string, handlers: ControlHandlers): Promise<ControlServer> {
-    if (Buffer.byteLength(path) > SOCKET_PATH_BYTES_MAX)
-      throw new BridgeError(
-        'invalid',
-        `${path} is too long for a socket: choose a shorter --state directory`,
-      );
     rmSync(path, { force: true });
     const server = new ControlServer(path, handlers);
     await new Promise<void>((resolve, reject) => {

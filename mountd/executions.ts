@@ -15,6 +15,12 @@ import type { MountedTree, MountHost } from './mount-host.js';
 /** Scratch an execution may fill: room for real work, and 100 executions still fit on a small disk. */
 const SCRATCH_QUOTA = { bytesMax: 1024 * 1024 * 1024, inodesMax: 100_000 };
 
+/** Characters kept of an output.json that is not JSON: enough to see what went wrong. */
+const RAW_OUTPUT_MAX = 256 * 1024;
+
+/** Changed variables in a result; with the largest output it still fits one message. */
+const RESULT_VARIABLES_MAX = 4 * 1024 * 1024;
+
 /** How long output that is still on its way may take after the container has ended. */
 const LOG_DRAIN_MS = 5_000;
 
@@ -157,22 +163,38 @@ export class Executions implements AsyncDisposable {
         startedAt,
         finishedAt,
       };
-      await channel.finish({
-        ...ended,
-        warnings: [...outcome.warnings],
-        ...(outcome.rawOutput !== null && { rawOutput: outcome.rawOutput }),
-      });
+      const warnings = [...outcome.warnings];
+      const { rawOutput } = outcome;
+      if (rawOutput !== null && rawOutput.length > RAW_OUTPUT_MAX)
+        warnings.push(`Warning: output.json is kept up to ${RAW_OUTPUT_MAX} characters`);
+      try {
+        await channel.finish({
+          ...ended,
+          warnings,
+          ...(rawOutput !== null && { rawOutput: rawOutput.slice(0, RAW_OUTPUT_MAX) }),
+        });
+      } catch (error) {
+        // What the run did is known here and committed there; only the record of its end is missing.
+        warnings.push(
+          `Warning: the end of the execution was not recorded: ${asBridgeError(error).message}`,
+        );
+      }
       log.info({ status, exitCode: exit.code, ms: finishedAt - startedAt }, 'execution finished');
+      const { set, deleted } = outcome.variables;
+      const shown =
+        set.reduce((sum, [key, text]) => sum + key.length + text.length, 0) <= RESULT_VARIABLES_MAX;
+      if (!shown)
+        warnings.push('Warning: the variables are too large to be shown; see: cronium var export');
       return {
         executionId,
         ...ended,
         output: outcome.output,
         condition: outcome.condition,
         variables: {
-          set: outcome.variables.set.map(([key, text]) => [key, text]),
-          deleted: [...outcome.variables.deleted],
+          set: shown ? set.map(([key, text]) => [key, text]) : [],
+          deleted: [...deleted],
         },
-        warnings: [...outcome.warnings],
+        warnings,
       };
     } catch (error) {
       log.warn({ reason: asBridgeError(error).message }, 'execution could not be run');

@@ -73,6 +73,26 @@ export const LAUNCH: { readonly [R in RuntimeName]: LaunchRow } = {
   },
 };
 
+/**
+ * Runs the script and then waits for whoever still holds its output: legacy waited for background children too. PID 1
+ * (docker-init) passes signals to the whole process group, so the script gets its SIGTERM while this waits for it.
+ */
+const LAUNCHER = '.launch/run';
+const LAUNCHER_TEXT = `unset TINI_KILL_PROCESS_GROUP PWD OLDPWD
+trap : TERM
+"$@"
+code=$?
+held() {
+  for fd in /proc/[0-9]*/fd/*; do
+    case $fd in /proc/1/* | /proc/$$/*) continue ;; esac
+    if [ "$fd" -ef /proc/1/fd/1 ] || [ "$fd" -ef /proc/1/fd/2 ]; then return 0; fi
+  done 2>/dev/null
+  return 1
+}
+while held; do sleep 0.05; done
+exit $code
+`;
+
 export interface Launch {
   readonly files: readonly TreeFile[];
   readonly command: readonly string[];
@@ -94,6 +114,7 @@ export function launchOf(
       mode: 0o644,
       data: exact ? Buffer.concat([Buffer.from(prelude), script]) : script,
     },
+    { path: LAUNCHER, mode: 0o444, data: Buffer.from(LAUNCHER_TEXT) },
     {
       path: `work/${helper}`,
       mode: extension === 'sh' ? 0o755 : 0o644,
@@ -106,10 +127,11 @@ export function launchOf(
     LANG: 'C.UTF-8',
     TZ: 'UTC',
     TMPDIR: '/cronium/work/.tmp',
+    TINI_KILL_PROCESS_GROUP: '1', // for docker-init; the launcher takes it away
   };
   if (!exact) {
     files.push({ path: injection.file, mode: 0o444, data: Buffer.from(injection.text) });
     env[injection.env[0]] = injection.env[1];
   }
-  return { files, command: [command, scriptName], env };
+  return { files, command: ['/bin/sh', `/cronium/${LAUNCHER}`, command, scriptName], env };
 }

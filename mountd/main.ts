@@ -1,5 +1,5 @@
 /** The serving process: composes everything, runs until told to stop or until it lost what it cannot do without. */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
 import { pino } from 'pino';
 import { Link } from '#bridge/client/link.js';
 import { abortConnection, unmount } from '#bridge/fuse/mount.js';
@@ -19,6 +19,7 @@ const GIVE_UP_MS = 10_000;
 const config = MountdConfig.parse(JSON.parse(process.argv[2] ?? ''));
 const log = pino({ level: config.logLevel, base: { process: 'mountd' } });
 const startedAt = Date.now();
+process.umask(0o077);
 
 const report = (message: StartReport) => process.send?.(message);
 
@@ -39,6 +40,7 @@ async function serve(): Promise<number> {
     },
   };
   writeFileSync(config.hostsFile, '127.0.0.1 localhost\n::1 localhost\n');
+  chmodSync(config.hostsFile, 0o644); // scripts read it
   const containers = new Containers(config.dockerSocket, config.instance);
   await containers.reap().then(
     (count) => count > 0 && log.warn({ count }, 'removed containers of an earlier life'),

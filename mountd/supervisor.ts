@@ -4,6 +4,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, mkdirSync } from 'node:fs';
+import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { pino } from 'pino';
@@ -77,8 +78,22 @@ async function watch(child: ChildProcess): Promise<boolean> {
   return false;
 }
 
+/** Whether somebody listens on a unix socket. */
+async function answers(path: string): Promise<boolean> {
+  return await new Promise((resolve) => {
+    const socket = connect(path);
+    socket.once('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once('error', () => resolve(false));
+  });
+}
+
 async function supervise(): Promise<void> {
   mkdirSync(config.mountPoint, { recursive: true, mode: 0o755 });
+  if (await answers(config.controlSocket))
+    throw new BridgeError('busy', `another mountd serves ${config.mountPoint}; stop it first`);
   // A mount that an earlier life left behind answers nobody.
   abortConnection(config.mountPoint);
   await unmount(config.mountPoint);

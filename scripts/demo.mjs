@@ -1,7 +1,7 @@
 // `npm run demo`: makes the machine ready, starts server and mountd with a throw-away state directory, runs one legacy
 // script a language in its own container, twice, and leaves nothing behind.
 import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -27,43 +27,55 @@ function leftovers() {
   const mounts = readFileSync('/proc/self/mounts', 'utf8')
     .split('\n')
     .filter((line) => line.includes(directory));
-  const list = (command, args) =>
-    execFileSync(command, args, { encoding: 'utf8' }).trim().split('\n').filter(Boolean);
-  const containers = list('docker', [
-    'ps',
-    '--all',
-    '--quiet',
-    '--filter',
-    'label=cronium.managed=1',
-  ]).filter((id) =>
-    execFileSync('docker', ['inspect', id], { encoding: 'utf8' }).includes(directory),
-  );
-  const processes = list('ps', ['-eo', 'pid=,args=']).filter(
-    (line) => line.includes(directory) && !line.includes(' ps '),
-  );
+  const docker = (...args) => execFileSync('docker', args, { encoding: 'utf8' });
+  const containers = docker('ps', '--all', '--quiet', '--filter', 'label=cronium.managed=1')
+    .split('\n')
+    .filter((id) => id !== '' && docker('inspect', id).includes(directory));
+  const processes = readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name) && name !== String(process.pid))
+    .map((pid) => `process ${pid} ${commandLine(pid)}`)
+    .filter((line) => line.includes(directory));
   return [...mounts, ...containers, ...processes];
+}
+
+function commandLine(pid) {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ');
+  } catch {
+    return ''; // it has just ended
+  }
 }
 
 const started = Date.now();
 let failures = 0;
-for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => {}); // children end first, then we clean up
+let interrupted = false;
+// The running command hears the terminal's signal too and ends first; then the rest is left out and we clean up.
+for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => (interrupted = true));
+const step = async (...args) => {
+  if (interrupted) return;
+  failures += cronium(...args);
+  await new Promise(setImmediate); // lets a signal that came meanwhile be heard
+};
 try {
-  failures += cronium('up');
-  for (const round of ['first', 'second']) {
+  await step('up');
+  for (const round of failures === 0 ? ['first', 'second'] : []) {
+    if (interrupted) break;
     console.log(
       `\n=== the ${round} run of each${round === 'second' ? ': it sees the variables of the first' : ''} ===`,
     );
     for (const script of SCRIPTS)
-      failures += cronium('run', '--input', '{"name": "Ada"}', `scripts/demo/${script}`);
+      await step('run', '--input', '{"name": "Ada"}', `scripts/demo/${script}`);
   }
-  failures += cronium('var', 'list');
-  failures += cronium('status');
+  if (failures === 0) {
+    await step('var', 'list');
+    await step('status');
+  }
 } finally {
-  failures += cronium('down');
+  failures += cronium('down') + (interrupted ? 1 : 0);
   const left = leftovers();
   for (const line of left) console.error(`left behind: ${line}`);
   failures += left.length;
-  rmSync(directory, { recursive: true, force: true });
+  if (left.length === 0) rmSync(directory, { recursive: true, force: true });
 }
 console.log(
   failures === 0

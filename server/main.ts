@@ -16,6 +16,7 @@ import { LevelStore } from './store/level-store.js';
 const config = ServerConfig.parse(JSON.parse(process.argv[2] ?? ''));
 const log = pino({ level: config.logLevel, base: { process: 'server' } });
 const startedAt = Date.now();
+process.umask(0o077);
 
 async function serve(): Promise<void> {
   const stopped = new Promise<void>((resolve) => {
@@ -26,10 +27,17 @@ async function serve(): Promise<void> {
   process.once('disconnect', () => {});
 
   const fresh = !existsSync(join(config.database, 'CURRENT'));
-  const keyring = Keyring.open({ keyring: config.keyring, masterKey: config.masterKey }, fresh);
+  // The store first: whoever has it is the only one to make keys for it.
   const level = await LevelStore.open(config.database, (error) =>
     log.error({ err: error }, 'a watcher failed'),
   );
+  let keyring: Keyring;
+  try {
+    keyring = Keyring.open({ keyring: config.keyring, masterKey: config.masterKey }, fresh);
+  } catch (error) {
+    await level[Symbol.asyncDispose]();
+    throw error;
+  }
   await using store = new EncryptedStore(level, keyring);
   const sessions = new Set<Session>();
   const services = {

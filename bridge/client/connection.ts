@@ -1,3 +1,4 @@
+import { connect } from 'node:net';
 import { connect as tlsConnect } from 'node:tls';
 import { WebSocket } from 'ws';
 import { asBridgeError, BridgeError, errnoCode } from '#bridge/wire/errors.js';
@@ -124,7 +125,9 @@ export class ControlConnection<Calls extends Operations> implements Disposable {
     socketPath: string,
     calls: Calls,
   ): Promise<ControlConnection<Calls>> {
-    const ws = new WebSocket(`ws+unix://${socketPath}:/`, {
+    // Not ws+unix: a path is no URL, and may hold spaces and colons.
+    const ws = new WebSocket('ws://localhost/', {
+      createConnection: () => connect(socketPath),
       perMessageDeflate: false,
       maxPayload: MESSAGE_BYTES_MAX,
       handshakeTimeout: HANDSHAKE_MS,
@@ -146,6 +149,15 @@ export class ControlConnection<Calls extends Operations> implements Disposable {
 
   set onPush(listener: (channel: number, topic: string, value: unknown) => void) {
     this.#peer.onPush = listener;
+  }
+
+  /** Stops reading, and with it the other end, until `resume`. */
+  pause(): void {
+    this.#ws.pause();
+  }
+
+  resume(): void {
+    this.#ws.resume();
   }
 
   async call<O extends keyof Calls & string>(

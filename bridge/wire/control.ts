@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { CALL_DEADLINE_MS_MAX } from './limits.js';
 import { ExecutionId, JsonText, OwnerId } from './names.js';
 import { EventDocument, type Operations, Status } from './protocol.js';
 
@@ -8,10 +9,15 @@ export const RUNTIMES = ['bash', 'python', 'node'] as const;
 export const Runtime = z.enum(RUNTIMES);
 export type RuntimeName = z.infer<typeof Runtime>;
 
+/** Starting, stopping and storing a run's result take their time beyond its own limit. */
+export const RUN_OVERHEAD_MS = 120_000;
+export const RUN_MS_MAX = CALL_DEADLINE_MS_MAX - RUN_OVERHEAD_MS;
+
 const Bytes = z.custom<Uint8Array>((value) => value instanceof Uint8Array, 'expected bytes');
 
 /** Names the container sets itself, or that would reach into the launch. */
-const RESERVED_ENV = /^(PATH|HOME|LANG|TZ|TMPDIR|BASH_ENV|PYTHONPATH|NODE_OPTIONS|LD_.*)$/;
+const RESERVED_ENV =
+  /^(PATH|HOSTNAME|TINI_.*|HOME|LANG|TZ|TMPDIR|BASH_ENV|PYTHONPATH|NODE_OPTIONS|LD_.*)$/;
 
 export const RunRequest = z.strictObject({
   script: z.strictObject({ name: z.string().max(4096), data: Bytes }),
@@ -30,7 +36,7 @@ export const RunRequest = z.strictObject({
       .refine((name) => !RESERVED_ENV.test(name), 'this variable is set by the bridge'),
     z.string().max(65_536),
   ),
-  timeoutMs: z.int().min(1),
+  timeoutMs: z.int().min(1).max(RUN_MS_MAX),
   memoryBytes: z.int().min(6 * 1024 * 1024, 'Docker needs at least 6m of memory'),
   cpus: z.number().min(0.01).max(1024),
   commit: z.enum(['live', 'on-success']),

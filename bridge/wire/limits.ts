@@ -25,5 +25,5 @@ export const PENDING_CALLS_MAX = 10_000;
 /** How long a request may take when its caller does not say; below the patience of someone at a terminal. */
 export const CALL_DEADLINE_MS = 30_000;
 
-/** Longest deadline a peer may ask for: a run of a day. */
-export const CALL_DEADLINE_MS_MAX = 24 * 60 * 60 * 1000;
+/** Longest deadline a peer may ask for: a run of a week. Below 2^31, the largest delay a timer can have. */
+export const CALL_DEADLINE_MS_MAX = 7 * 24 * 60 * 60 * 1000;

@@ -147,6 +147,10 @@ export class Peer<Calls extends Operations, Serves extends Operations> {
 
   async #answer([, id, op, channel, deadlineMs, rawParams]: CallFrame): Promise<void> {
     let answer: Uint8Array;
+    const aborted = new AbortController();
+    const timer = setTimeout(() => aborted.abort(), deadlineMs);
+    const closed = () => aborted.abort();
+    this.#closing.signal.addEventListener('abort', closed, { once: true });
     this.#serving++;
     try {
       const operation = Object.hasOwn(this.#serves, op) ? this.#serves[op] : undefined;
@@ -155,12 +159,14 @@ export class Peer<Calls extends Operations, Serves extends Operations> {
       if (this.#serving > PENDING_CALLS_MAX)
         throw new BridgeError('rate_limited', 'too many calls at once; try again');
       const params = parse(operation.params, rawParams, op);
-      const signal = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(deadlineMs)]);
+      const { signal } = aborted;
       answer = encodeFrame([1, id, await this.#serve(op, { params, channel, signal })]);
     } catch (error) {
       const { code, message } = asBridgeError(error);
       answer = encodeFrame([2, id, code, message.slice(0, 8192)]);
     } finally {
+      clearTimeout(timer);
+      this.#closing.signal.removeEventListener('abort', closed);
       this.#serving--;
     }
     if (this.#closing.signal.aborted) return;

@@ -98,14 +98,19 @@ export const SERVER_OPERATIONS = {
   },
   'execution.create': {
     caller: 'host',
-    params: z.strictObject({
-      user: OwnerId,
-      org: OwnerId.optional(),
-      variablesOf: Namespace,
-      runtime: z.string().max(64),
-      event: EventDocument,
-      timeoutMs: z.int().min(1),
-    }),
+    params: z
+      .strictObject({
+        user: OwnerId,
+        org: OwnerId.optional(),
+        variablesOf: Namespace,
+        runtime: z.string().max(64),
+        event: EventDocument,
+        timeoutMs: z.int().min(1),
+      })
+      .refine(
+        ({ user, org, variablesOf: of }) => ('user' in of ? of.user === user : of.org === org),
+        'variablesOf must be the user or the organisation of the execution',
+      ),
     result: z.strictObject({ executionId: ExecutionId, ...Token }),
   },
   /** Verifies the token once; every later call names the channel instead. */

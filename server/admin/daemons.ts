@@ -1,9 +1,11 @@
 import { spawn } from 'node:child_process';
-import { closeSync, existsSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, openSync, rmSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { z } from 'zod';
 import { BridgeError } from '#bridge/wire/errors.js';
+import { writeDurably } from '#server/store/durable-file.js';
+import { isRunning, markOf, readMark } from './process-mark.js';
 import type { State } from './state.js';
 
 /** Opening a large store and removing old containers takes seconds at most. */
@@ -13,8 +15,6 @@ const STOP_MS = 30_000;
 const POLL_MS = 20;
 
 export type DaemonName = 'server' | 'mountd';
-
-const RunFile = z.strictObject({ pid: z.int(), startTicks: z.string() });
 
 const Report = z.discriminatedUnion('state', [
   z.object({ state: z.literal('ready'), port: z.int().optional() }),
@@ -41,12 +41,8 @@ export class Daemon {
 
   /** Process id while it runs. */
   get pid(): number | undefined {
-    if (!existsSync(this.#runFile)) return undefined;
-    const file = RunFile.safeParse(JSON.parse(readFileSync(this.#runFile, 'utf8')));
-    if (!file.success) return undefined;
-    const { pid, startTicks } = file.data;
-    // The same number may be another process by now; its start time tells (proc_pid_stat(5), field 22).
-    return startTicksOf(pid) === startTicks ? pid : undefined;
+    const mark = readMark(this.#runFile);
+    return mark !== undefined && isRunning(mark) ? mark.pid : undefined;
   }
 
   /** Starts it in the background and waits until it serves. @throws BridgeError with its own last words */
@@ -58,6 +54,9 @@ export class Daemon {
         ['--enable-source-maps', PROGRAMS[this.#name], JSON.stringify(config)],
         { detached: true, stdio: ['ignore', log, log, 'ipc'], cwd: '/' },
       );
+      // Before it is ready: if this process is killed now, `down` still finds what it started.
+      if (child.pid !== undefined)
+        writeDurably(this.#runFile, `${JSON.stringify(markOf(child.pid))}\n`);
       const ready = await new Promise<Ready>((resolve, reject) => {
         const fail = (message: string) => reject(new BridgeError('unavailable', message));
         const timer = setTimeout(() => {
@@ -76,9 +75,6 @@ export class Daemon {
         });
         child.on('error', (error) => fail(`cannot start ${this.#name}: ${error.message}`));
       });
-      const pid = child.pid ?? 0;
-      const file: z.infer<typeof RunFile> = { pid, startTicks: startTicksOf(pid) ?? '' };
-      writeFileSync(this.#runFile, `${JSON.stringify(file)}\n`, { mode: 0o600 });
       child.removeAllListeners();
       child.disconnect();
       child.unref();
@@ -102,15 +98,5 @@ export class Daemon {
     }
     rmSync(this.#runFile, { force: true });
     return true;
-  }
-}
-
-function startTicksOf(pid: number): string | undefined {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' '); // from field 3 on
-    return fields[0] === 'Z' ? undefined : fields[19];
-  } catch {
-    return undefined;
   }
 }

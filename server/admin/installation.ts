@@ -4,10 +4,14 @@ import { Connection, ControlConnection, type TlsFiles } from '#bridge/client/con
 import { CONTROL_OPERATIONS, type ControlOperations } from '#bridge/wire/control.js';
 import { BridgeError, errnoCode } from '#bridge/wire/errors.js';
 import type { ServerConfig } from '#server/config.js';
-import { Daemon } from './daemons.js';
+import { Daemon, type DaemonName } from './daemons.js';
+import { exclusively } from './exclusive.js';
 import type { State } from './state.js';
 
 export const SOFTWARE = `cronium-bridge/${versionOf(new URL('../../../package.json', import.meta.url))}`;
+
+/** This machine only, and whatever port is free. */
+const ANY_PORT = { host: '127.0.0.1', port: 0 };
 
 const DOCKER_SOCKET = '/var/run/docker.sock';
 /** The images' user `cronium`. */
@@ -27,34 +31,40 @@ export class Installation {
   }
 
   /** Starts what does not run yet. Returns what it started. @throws BridgeError */
-  async up(
-    listen: ServerConfig['listen'] | undefined,
-    logLevel: string,
-  ): Promise<('server' | 'mountd')[]> {
+  async up(listen: ServerConfig['listen'] | undefined, logLevel: string): Promise<DaemonName[]> {
     const { state } = this;
-    const started: ('server' | 'mountd')[] = [];
-    await state.prepare(this.server.pid === undefined ? listen : undefined);
-    if (this.server.pid === undefined) {
-      const settings = state.settings();
-      const { port } = await this.server.start(this.#serverConfig(settings.listen, logLevel));
-      // The port that was free at the first start stays ours, so that mountd finds a restarted server again.
-      if (settings.listen.port === 0 && port !== undefined)
-        state.writeSettings({ listen: { ...settings.listen, port } });
-      started.push('server');
-    }
-    if (this.mountd.pid === undefined) {
-      await this.mountd.start(this.#mountdConfig(logLevel));
-      started.push('mountd');
-    }
-    return started;
+    state.prepareDirectories();
+    return await exclusively(this.#lockFile, async () => {
+      const started: DaemonName[] = [];
+      await state.prepareCertificates();
+      if (this.server.pid === undefined) {
+        const wanted = listen ?? (state.exists ? state.settings().listen : ANY_PORT);
+        const { port } = await this.server.start(this.#serverConfig(wanted, logLevel));
+        // Kept once it worked: a port that was free at the first start stays ours, so that mountd finds the server again.
+        state.writeSettings({ listen: { ...wanted, port: port ?? wanted.port } });
+        started.push('server');
+      }
+      if (this.mountd.pid === undefined) {
+        await this.mountd.start(this.#mountdConfig(logLevel));
+        started.push('mountd');
+      }
+      return started;
+    });
   }
 
   /** Stops both, scripts first. Returns what ran. */
-  async down(): Promise<('server' | 'mountd')[]> {
-    const stopped: ('server' | 'mountd')[] = [];
-    if (await this.mountd.stop()) stopped.push('mountd');
-    if (await this.server.stop()) stopped.push('server');
-    return stopped;
+  async down(): Promise<DaemonName[]> {
+    if (!this.state.exists && this.server.pid === undefined) return [];
+    return await exclusively(this.#lockFile, async () => {
+      const stopped: DaemonName[] = [];
+      if (await this.mountd.stop()) stopped.push('mountd');
+      if (await this.server.stop()) stopped.push('server');
+      return stopped;
+    });
+  }
+
+  get #lockFile(): string {
+    return this.state.path('run', 'lock');
   }
 
   /** A connection to the server as its operator. */

@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, realpathSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, realpathSync, statSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import { z } from 'zod';
-import { BridgeError } from '#bridge/wire/errors.js';
+import { BridgeError, errnoCode } from '#bridge/wire/errors.js';
 import { writeDurably } from '#server/store/durable-file.js';
 import { Authority, type CertificateFiles } from './certificates.js';
 
@@ -48,12 +48,34 @@ export class State {
     return { cert: this.path('pki', `${of}.crt`), key: this.path('pki', `${of}.key`) };
   }
 
-  /** Creates what is missing: directories, settings, certificates. @throws BridgeError */
-  async prepare(listen?: Settings['listen']): Promise<void> {
-    for (const part of ['', 'pki', 'server', 'mountd', 'mountd/mnt', 'run', 'log'])
-      mkdirSync(this.path(part), { recursive: true, mode: 0o700 });
-    if (listen !== undefined || !this.exists)
-      this.writeSettings({ listen: listen ?? { host: '127.0.0.1', port: 0 } });
+  /** Creates the directories that are missing. @throws BridgeError `denied` when one is not ours alone */
+  prepareDirectories(): void {
+    const socket = this.path('run', 'mountd.sock');
+    if (Buffer.byteLength(socket) > SOCKET_PATH_BYTES_MAX)
+      throw new BridgeError(
+        'invalid',
+        `${socket} is too long for a socket: choose a shorter --state directory`,
+      );
+    for (const part of ['', 'pki', 'server', 'mountd', 'mountd/mnt', 'run', 'log']) {
+      const directory = this.path(part);
+      try {
+        mkdirSync(directory, { recursive: true, mode: 0o700 });
+        if (part !== 'mountd/mnt') assertOurs(directory);
+      } catch (cause) {
+        if (cause instanceof BridgeError) throw cause;
+        throw new BridgeError(
+          'denied',
+          `cannot use ${directory}: ${errnoCode(cause) ?? String(cause)}; choose another with --state`,
+          {
+            cause,
+          },
+        );
+      }
+    }
+  }
+
+  /** Issues the certificates that are missing or nearly over. */
+  async prepareCertificates(): Promise<void> {
     const authority = await Authority.open(this.certificate('ca'));
     await authority.ensure({
       files: this.certificate('server'),
@@ -75,10 +97,36 @@ export class State {
         'not_found',
         `nothing is installed in ${this.directory}; start it with: cronium up`,
       );
-    return Settings.parse(JSON.parse(readFileSync(this.settingsFile, 'utf8')));
+    try {
+      return Settings.parse(JSON.parse(readFileSync(this.settingsFile, 'utf8')));
+    } catch (cause) {
+      throw new BridgeError(
+        'invalid',
+        `${this.settingsFile} cannot be read; it should be like {"listen": {"host": "127.0.0.1", "port": 7443}}`,
+        { cause },
+      );
+    }
   }
 
   writeSettings(settings: Settings): void {
     writeDurably(this.settingsFile, `${JSON.stringify(settings, null, 2)}\n`);
   }
+}
+
+/** sockaddr_un of unix(7) holds 108 bytes with the NUL. */
+const SOCKET_PATH_BYTES_MAX = 107;
+
+/** Keys lie below: nobody else may put files there or swap directories. @throws BridgeError `denied` */
+function assertOurs(directory: string): void {
+  const { uid, mode } = statSync(directory);
+  if (uid !== process.getuid?.())
+    throw new BridgeError(
+      'denied',
+      `${directory} belongs to user ${uid}; use a directory of your own`,
+    );
+  if ((mode & 0o022) !== 0)
+    throw new BridgeError(
+      'denied',
+      `others may write to ${directory}; run: chmod go-w ${directory}`,
+    );
 }

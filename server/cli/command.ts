@@ -1,5 +1,5 @@
 import { type ParseArgsConfig, parseArgs } from 'node:util';
-import { BridgeError } from '#bridge/wire/errors.js';
+import { asBridgeError, BridgeError } from '#bridge/wire/errors.js';
 
 export type Options = NonNullable<ParseArgsConfig['options']>;
 
@@ -21,6 +21,13 @@ type Values<O extends Options> = ReturnType<
 export interface Invocation<O extends Options> {
   readonly positionals: readonly string[];
   readonly values: Values<O>;
+}
+
+/** @throws Misuse when there are more words than a command takes */
+export function atMost(positionals: readonly string[], count: number): void {
+  const [extra] = positionals.slice(count);
+  if (extra !== undefined)
+    throw new Misuse(`what is ${JSON.stringify(extra)}? quote values that hold spaces`);
 }
 
 /** A command is data plus one function. The function returns the exit code: 0 done, 1 could not, 2 misused. */
@@ -90,7 +97,10 @@ export async function dispatch(
       io.err(error.message);
       return error.code === 'invalid' ? 2 : 1;
     }
-    throw error;
+    // What nobody foresaw is still a sentence for whoever typed the command; DEBUG shows where it came from.
+    io.err(asBridgeError(error).message);
+    if (io.env['DEBUG'] !== undefined && error instanceof Error) io.err(error.stack ?? '');
+    return 1;
   }
 }
 

@@ -2,7 +2,7 @@ import type { MountdStatus } from '#bridge/wire/control.js';
 import { asBridgeError } from '#bridge/wire/errors.js';
 import { Installation } from '#server/admin/installation.js';
 import { State } from '#server/admin/state.js';
-import { COMMON, command, type Io, Misuse } from './command.js';
+import { atMost, COMMON, command, type Io, Misuse } from './command.js';
 
 const installation = (state: string | undefined, { env }: Io) =>
   new Installation(State.of(state, env));
@@ -26,7 +26,8 @@ export const up = command({
     listen: { type: 'string' },
     'log-level': { type: 'string', default: 'info' },
   },
-  async run({ values }, io) {
+  async run({ positionals, values }, io) {
+    atMost(positionals, 0);
     const target = installation(values.state, io);
     const level = values['log-level'];
     if (!/^(fatal|error|warn|info|debug|trace)$/.test(level))
@@ -53,7 +54,8 @@ export const down = command({
   usage: 'cronium down [--state DIR] [--json]',
   help: 'Everything committed stays.\n\nexample: cronium down',
   options: COMMON,
-  async run({ values }, io) {
+  async run({ positionals, values }, io) {
+    atMost(positionals, 0);
     const stopped = await installation(values.state, io).down();
     if (values.json) io.out(`${JSON.stringify({ stopped })}\n`);
     else io.err(stopped.length === 0 ? 'nothing was running' : `stopped ${stopped.join(' and ')}`);
@@ -67,7 +69,8 @@ export const status = command({
   usage: 'cronium status [--state DIR] [--json]',
   help: 'Exit code 0 when both run and are connected, 1 otherwise.\n\nexample: cronium status --json | jq .mountd.executions',
   options: COMMON,
-  async run({ values }, io) {
+  async run({ positionals, values }, io) {
+    atMost(positionals, 0);
     const target = installation(values.state, io);
     const { host, port } = target.state.settings().listen;
     const [server, mountd] = await Promise.all([
@@ -119,7 +122,7 @@ function mountdLines({ pid, mount, link, executions }: MountdStatus): string {
 }
 
 function address(text: string): { host: string; port: number } {
-  const match = /^(.+):(\d{1,5})$/.exec(text);
+  const match = /^\[?([^[\]]+)\]?:(\d{1,5})$/.exec(text);
   const [, host, port] = match ?? [];
   if (host === undefined || port === undefined || Number(port) > 65_535)
     throw new Misuse(`--listen ${text}: write HOST:PORT, as in 127.0.0.1:7443`);

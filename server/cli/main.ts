@@ -27,6 +27,12 @@ const COMMANDS = [
   executionShow,
 ];
 
+// A reader that has seen enough (`| head`) is no failure of ours: nothing more is written, the exit code stays.
+for (const stream of [process.stdout, process.stderr])
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error;
+  });
+
 const interrupted = new AbortController();
 process.once('SIGINT', () => interrupted.abort());
 process.once('SIGTERM', () => interrupted.abort());

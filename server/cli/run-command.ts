@@ -5,6 +5,8 @@ import {
   type ControlOperations,
   LOG,
   Log,
+  RUN_MS_MAX,
+  RUN_OVERHEAD_MS,
   RUNTIMES,
   type RunRequest,
   type RunResult,
@@ -17,8 +19,9 @@ import { State } from '#server/admin/state.js';
 import { COMMON, command, type Io, Misuse } from './command.js';
 import { bytes, DEFAULT_USER, duration, jsonArgument, owner } from './values.js';
 
-/** Beyond the script's own limit: pulling it up, stopping it with its grace, storing its result. */
-const OVERHEAD_MS = 120_000;
+/** What `--json` holds of each stream: a string of Node's has its limit, and so has whoever parses it. */
+const JSON_LOG_BYTES_MAX = 128 * 1024 * 1024;
+
 /** One call uses one channel; the number only ties the pushes to it. */
 const RUN_CHANNEL = 1;
 
@@ -50,8 +53,11 @@ const OPTIONS = {
 export const run = command({
   name: 'run',
   summary: 'Run a script in a container and show its logs and results',
-  usage:
-    'cronium run [--runtime bash|python|node] [--input JSON|@FILE|-] [--user ID] [--env K=V]... [--json] SCRIPT',
+  usage: [
+    'cronium run [--runtime bash|python|node] [--image NAME] [--input JSON|@FILE|-] [--event JSON|@FILE]',
+    '            [--user ID] [--org ID] [--env K=V]... [--timeout 30s] [--memory 256m] [--cpus 1]',
+    '            [--commit live|on-success] [--compat exact] [--state DIR] [--json] SCRIPT',
+  ].join('\n'),
   help: [
     '  --runtime NAME       bash, python or node (default: by the extension .sh .py .js)',
     '  --image NAME         a Docker image with that runtime (default: cronium-NAME)',
@@ -93,7 +99,7 @@ export const run = command({
       ...(values.org !== undefined && { org: owner(values.org, '--org') }),
       variablesOf: values.user === undefined && values.org !== undefined ? 'org' : 'user',
       env: environment(values.env ?? []),
-      timeoutMs: duration(values.timeout, '--timeout'),
+      timeoutMs: duration(values.timeout, '--timeout', RUN_MS_MAX),
       memoryBytes: bytes(values.memory, '--memory'),
       cpus,
       commit,
@@ -114,7 +120,13 @@ async function runForPerson(
   io: Io,
 ): Promise<number> {
   const result = await call(mountd, request, io, ({ stream, data }) => {
-    (stream === 'stdout' ? process.stdout : process.stderr).write(data);
+    const target = stream === 'stdout' ? process.stdout : process.stderr;
+    if (target.write(data) || target.destroyed) return;
+    // A slow reader slows the script down, not our memory up; one that has gone is no reader.
+    mountd.pause();
+    const resume = () => mountd.resume();
+    target.once('drain', resume);
+    target.once('close', resume);
   });
   const {
     status,
@@ -143,9 +155,17 @@ async function runForProgram(
   io: Io,
 ): Promise<number> {
   const written: Record<Log['stream'], Uint8Array[]> = { stdout: [], stderr: [] };
+  const bytes = { stdout: 0, stderr: 0 };
   const result = await call(mountd, request, io, ({ stream, data }) => {
-    written[stream].push(Uint8Array.from(data)); // a view on the frame, which is large
+    bytes[stream] += data.byteLength;
+    // A copy: the data are a view on a frame, which is large.
+    if (bytes[stream] <= JSON_LOG_BYTES_MAX) written[stream].push(Uint8Array.from(data));
   });
+  for (const stream of ['stdout', 'stderr'] as const)
+    if (bytes[stream] > JSON_LOG_BYTES_MAX)
+      result.warnings.push(
+        `Warning: ${stream} had ${bytes[stream]} bytes; the first ${JSON_LOG_BYTES_MAX} are here`,
+      );
   const text = (stream: Log['stream']) => Buffer.concat(written[stream]).toString('utf8');
   io.out(`${resultJson(result, text('stdout'), text('stderr'))}\n`);
   return result.status === 'succeeded' ? 0 : 1;
@@ -196,7 +216,7 @@ async function call(
   // Closing the connection is what stops the script; see control.ts.
   return await mountd.call('run', request, {
     channel: RUN_CHANNEL,
-    deadlineMs: request.timeoutMs + OVERHEAD_MS,
+    deadlineMs: request.timeoutMs + RUN_OVERHEAD_MS,
     signal: io.signal,
   });
 }

@@ -54,13 +54,17 @@ export function namespaceOf(values: {
 }
 
 /** Milliseconds of `500ms`, `30s`, `5m`, `2h`; a bare number is seconds. */
-export function duration(text: string, option: string): number {
+export function duration(text: string, option: string, mostMs: number): number {
   const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)?$/.exec(text);
   const ms = Math.round(Number(match?.[1]) * (UNITS_MS[match?.[2] ?? 's'] ?? 0));
   if (match === null || ms < 1)
     throw new Misuse(`${option} ${text}: write a time like 30s, 5m or 500ms`);
+  if (ms > mostMs)
+    throw new Misuse(`${option} ${text}: the longest is ${Math.floor(mostMs / UNIT_HOUR_MS)}h`);
   return ms;
 }
+
+const UNIT_HOUR_MS = 3_600_000;
 
 const UNITS_MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
 

@@ -4,7 +4,7 @@ import { VariableKey } from '#bridge/wire/names.js';
 import type { Variable } from '#bridge/wire/protocol.js';
 import { Installation } from '#server/admin/installation.js';
 import { State } from '#server/admin/state.js';
-import { COMMON, command, type Io, Misuse } from './command.js';
+import { atMost, COMMON, command, type Io, Misuse } from './command.js';
 import { jsonArgument, namespaceOf, textArgument } from './values.js';
 
 const OPTIONS = { ...COMMON, user: { type: 'string' }, org: { type: 'string' } } as const;
@@ -90,7 +90,8 @@ export const variableList = command({
   usage: 'cronium var list [--user ID | --org ID] [--json]',
   help: [OWNERS, '', 'example: cronium var list --user ada'].join('\n'),
   options: OPTIONS,
-  async run({ values }, io) {
+  async run({ positionals, values }, io) {
+    atMost(positionals, 0);
     using server = await connect(values.state, io);
     const { variables } = await server.call('variable.list', { namespace: namespaceOf(values) });
     if (values.json) io.out(`[${variables.map(variableJson).join(',')}]\n`);
@@ -112,6 +113,7 @@ export const variableImport = command({
   ].join('\n'),
   options: OPTIONS,
   async run({ positionals, values }, io) {
+    atMost(positionals, 1);
     const [argument] = positionals;
     if (argument === undefined) throw new Misuse('import what? give a JSON object, @FILE or -');
     const members = scanMembers(await jsonArgument(argument, 'the import', io));
@@ -141,7 +143,8 @@ export const variableExport = command({
     'example: cronium var export --user ada > backup.json',
   ].join('\n'),
   options: OPTIONS,
-  async run({ values }, io) {
+  async run({ positionals, values }, io) {
+    atMost(positionals, 0);
     using server = await connect(values.state, io);
     const { variables } = await server.call('variable.list', { namespace: namespaceOf(values) });
     io.out(`${renderMembers(variables.map(({ key, text }) => [key, text]))}\n`);
@@ -156,8 +159,7 @@ async function connect(state: string | undefined, io: Io): Promise<Connection> {
 function keyArgument(positionals: readonly string[], most: number): VariableKey {
   const [key] = positionals;
   if (key === undefined) throw new Misuse('which variable? see: cronium var list');
-  if (positionals.length > most)
-    throw new Misuse(`what is ${JSON.stringify(positionals[most])}? quote values that hold spaces`);
+  atMost(positionals, most);
   return checkedKey(key);
 }
 

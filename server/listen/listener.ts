@@ -1,3 +1,4 @@
+import { constants } from 'node:crypto';
 import { createServer, type Server } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
@@ -13,6 +14,9 @@ const PING_EVERY_MS = 15_000;
 
 /** Bytes one connection may have unsent before it counts as a slow consumer and is cut off; it will reconnect and catch up. */
 const UNSENT_BYTES_MAX = 64 * 1024 * 1024;
+
+/** A refused client gets this long to read why. */
+const REFUSED_MS = 2_000;
 
 /** How long calls in flight get to end at shutdown. */
 const DRAIN_MS = 3_000;
@@ -41,6 +45,7 @@ export class Listener implements AsyncDisposable {
   readonly #open = new Map<WebSocket, Connection>();
   readonly #pinger: NodeJS.Timeout;
   readonly #alive = new WeakSet<WebSocket>();
+  readonly #refused = new Set<Duplex>();
 
   private constructor({ tls, log, connect }: ListenOptions) {
     this.#log = log;
@@ -51,8 +56,8 @@ export class Listener implements AsyncDisposable {
       requestCert: true,
       // Checked at the upgrade instead, where a refusal can say why: Node would cut the connection without a word.
       rejectUnauthorized: false,
-      // A resumed session skips the certificate check; identityOf looks at the dates again, and this bounds the rest.
-      sessionTimeout: 60,
+      // No tickets: a resumed session would skip the certificate check.
+      secureOptions: constants.SSL_OP_NO_TICKET,
     });
     this.#sockets = new WebSocketServer({
       noServer: true,
@@ -110,6 +115,7 @@ export class Listener implements AsyncDisposable {
     clearInterval(this.#pinger);
     const closed = new Promise<void>((resolve) => this.#http.close(() => resolve()));
     for (const ws of this.#open.keys()) ws.close(1001, 'the server is shutting down');
+    for (const socket of this.#refused) socket.destroy();
     const cut = setTimeout(() => {
       for (const ws of this.#open.keys()) ws.terminate();
       this.#http.closeAllConnections();
@@ -154,6 +160,15 @@ export class Listener implements AsyncDisposable {
     const { message } = asBridgeError(error);
     this.#log.info({ reason: message }, 'connection refused');
     const body = `${message}\n`;
+    // Nobody reads from it any more: it must go by itself, whatever the other side does with its end.
+    socket.on('error', () => {});
+    socket.once('finish', () => socket.destroy());
+    const timer = setTimeout(() => socket.destroy(), REFUSED_MS);
+    this.#refused.add(socket);
+    socket.once('close', () => {
+      clearTimeout(timer);
+      this.#refused.delete(socket);
+    });
     socket.end(
       `HTTP/1.1 401 Unauthorized\r\nConnection: close\r\nContent-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
     );

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { BridgeError } from '#bridge/wire/errors.js';
 import { ExecutionId } from '#bridge/wire/names.js';
 import type { Params, Result, ServerOperations } from '#bridge/wire/protocol.js';
-import type { Store } from '#server/store/store.js';
+import type { Key, Store } from '#server/store/store.js';
 import { packRecord, unpackRecord } from './record.js';
 
 type Create = Params<ServerOperations, 'execution.create'>;
@@ -40,8 +40,19 @@ export class Executions {
     await this.#put(id, 'condition', { condition });
   }
 
+  /** @throws BridgeError `denied` when it has ended already: the first end counts */
   async finish(id: ExecutionId, end: Finish): Promise<void> {
-    await this.#put(id, 'end', end);
+    const key: Key = ['exec', id, 'end'];
+    const committed = await this.#store.commit({
+      checks: [{ key, version: 0 }],
+      ops: [{ put: key, value: packRecord(end) }],
+    });
+    if (!committed.ok) throw new BridgeError('denied', `execution ${id} has ended`);
+  }
+
+  /** Calls `listener` when the execution ends. Returns the stop. */
+  onEnd(id: ExecutionId, listener: () => void): () => void {
+    return this.#store.watch(['exec', id, 'end'], listener);
   }
 
   /** @throws BridgeError `not_found` */

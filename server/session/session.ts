@@ -39,6 +39,7 @@ export class Session {
   readonly #channels = new Map<number, Channel>();
   #nextChannel = 1;
   #greeted = false;
+  #closed = false;
 
   constructor(
     identity: Identity,
@@ -63,8 +64,8 @@ export class Session {
 
   close(reason: BridgeError): void {
     this.#peer.close(reason);
-    for (const channel of this.#channels.values()) channel.close();
-    this.#channels.clear();
+    this.#closed = true;
+    for (const id of this.#channels.keys()) this.#closeChannel(id);
   }
 
   readonly #serve: Serve = async (op, call) => {
@@ -92,6 +93,16 @@ export class Session {
     if (needed !== 'any' && needed !== role)
       throw new BridgeError('denied', `${op} is for a ${needed} certificate; ${name} is a ${role}`);
     if (caller === 'channel') this.#channel(channel);
+  }
+
+  #closeChannel(id: number): void {
+    this.#channels.get(id)?.close();
+    this.#channels.delete(id);
+  }
+
+  /** A connection can be lost in the middle of a call; nothing may be opened on it then. */
+  #assertOpen(): void {
+    if (this.#closed) throw new BridgeError('unavailable', 'the connection was closed');
   }
 
   /** @throws BridgeError `denied` for a channel of nobody, `token_expired` when it was not renewed in time. */
@@ -146,12 +157,19 @@ export class Session {
           'rate_limited',
           `${CHANNELS_MAX} executions are open on this connection`,
         );
+      this.#assertOpen();
       const id = this.#nextChannel++;
       // Watching starts before the list is read: a change in between arrives twice, which versions make harmless.
       const unwatch = variables.watch(grant.namespace, (changes, by) => {
         if (by !== grant.executionId) this.#peer.push(id, VARIABLES_CHANGED, { changes });
       });
-      this.#channels.set(id, { id, grant, close: unwatch });
+      // Ended through another channel or connection: this one is over too.
+      const unwatchEnd = executions.onEnd(grant.executionId, () => this.#closeChannel(id));
+      const close = () => {
+        unwatch();
+        unwatchEnd();
+      };
+      this.#channels.set(id, { id, grant, close });
       try {
         return {
           executionId: grant.executionId,
@@ -160,8 +178,7 @@ export class Session {
           variables: await variables.list(grant.namespace),
         };
       } catch (error) {
-        unwatch();
-        this.#channels.delete(id);
+        this.#closeChannel(id);
         throw error;
       }
     },
@@ -194,8 +211,7 @@ export class Session {
       const channel = this.#channel(id);
       const { executionId } = channel.grant;
       await this.#services.executions.finish(executionId, params);
-      channel.close();
-      this.#channels.delete(id);
+      this.#closeChannel(id);
       this.#log.info({ execution: executionId, status: params.status }, 'execution finished');
       return {};
     },

@@ -59,9 +59,7 @@ export class LevelStore implements Store {
     onError: (e: unknown) => void = () => {},
   ): Promise<LevelStore> {
     const db = await openDb(directory);
-    const stored = await db.get(VERSION_KEY);
-    const version = stored === undefined ? 0 : Number(toBuffer(stored).readBigUInt64BE(0));
-    return new LevelStore(directory, db, version, onError);
+    return new LevelStore(directory, db, await storedVersion(db), onError);
   }
 
   get version(): number {
@@ -202,8 +200,15 @@ export class LevelStore implements Store {
   async #openAgain(): Promise<void> {
     await this.#db.close();
     this.#db = await openDb(this.#directory);
+    // A write that failed may be on disk all the same: its version must not be given twice.
+    this.#version = Math.max(this.#version, await storedVersion(this.#db));
     this.#reopen = false;
   }
+}
+
+async function storedVersion(db: Db): Promise<number> {
+  const stored = await db.get(VERSION_KEY);
+  return stored === undefined ? 0 : versionOf(stored);
 }
 
 async function openDb(directory: string): Promise<Db> {

@@ -1,4 +1,5 @@
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import {
   existsSync,
   mkdirSync,
@@ -10,9 +11,10 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { connect } from 'node:tls';
 import t from 'tap';
 import { Authority } from '#server/admin/certificates.js';
-import { TestInstallation } from '#test/support/installation.js';
+import { eventually, finished, TestInstallation } from '#test/support/installation.js';
 import { needsMachine } from '#test/support/machine.js';
 
 const options = await needsMachine();
@@ -90,6 +92,19 @@ void t.test(
         2,
         /--timeout soon: write a time like 30s/,
       ],
+      [
+        'a time longer than any run',
+        ['run', '--timeout', '600h', hello],
+        2,
+        /--timeout 600h: the longest is \d+h/,
+      ],
+      [
+        'an image name that is none',
+        ['run', '--image', 'BAD NAME', hello],
+        2,
+        /no name of an image/,
+      ],
+      ['words too many', ['var', 'list', 'x'], 2, /what is "x"\?/],
       ['an absurd size', ['run', '--memory', '-1', hello], 2, /--memory/],
       [
         'too little memory for Docker',
@@ -322,6 +337,29 @@ void t.test('up, down and up again', options, async (t) => {
     },
   );
 
+  await t.test(
+    'the supervisor killed: the serving process stops by itself and takes the mount along',
+    async (t) => {
+      const { mountd } = cronium.installation;
+      process.kill(mountd.pid ?? 0, 'SIGKILL');
+      await eventually('the mount is gone', () => cronium.mounts().length === 0);
+      t.equal((await cronium.cronium(['up'])).code, 0);
+      t.equal((await cronium.run('sh', 'echo again')).stdout, 'again\n');
+    },
+  );
+
+  await t.test('a second mountd on the same directory is refused and harms nothing', async (t) => {
+    const runFile = join(cronium.state, 'run/mountd.json');
+    const kept = readFileSync(runFile);
+    rmSync(runFile);
+    t.match(await cronium.cronium(['up']), {
+      code: 1,
+      stderr: /another mountd serves .*; stop it first/,
+    });
+    writeFileSync(runFile, kept);
+    t.equal((await cronium.run('sh', 'echo unharmed')).stdout, 'unharmed\n');
+  });
+
   await t.test('down leaves no process, mount or container; the data stay', async (t) => {
     t.match(await cronium.cronium(['down']), { code: 0, stderr: /stopped mountd and server/ });
     t.same(cronium.mounts(), []);
@@ -330,6 +368,141 @@ void t.test('up, down and up again', options, async (t) => {
     t.match(await cronium.cronium(['down']), { code: 0, stderr: /nothing was running/ });
     t.ok(statSync(join(cronium.state, 'server/db/CURRENT')).size > 0);
   });
+});
+
+void t.test('where and how it is started does not matter', options, async (t) => {
+  await t.test('a state path with spaces and colons', async (t) => {
+    const base = mkdtempSync(join(tmpdir(), 'cronium-paths-'));
+    {
+      await using cronium = await TestInstallation.up(join(base, 'a b:c'));
+      t.match(await cronium.run('sh', 'cronium_output 1; cat /etc/hosts'), {
+        output: 1,
+        stdout: /localhost/,
+      });
+    }
+    rmSync(base, { recursive: true });
+  });
+
+  await t.test('four first starts at once make one consistent installation', async (t) => {
+    await using cronium = new TestInstallation();
+    const ups = await Promise.all([1, 2, 3, 4].map(async () => await cronium.cronium(['up'])));
+    t.same(
+      ups.map(({ code }) => code),
+      [0, 0, 0, 0],
+      ups.map(({ stderr }) => stderr).join(),
+    );
+    t.equal(ups.filter(({ stderr }) => stderr.includes('started server and mountd')).length, 1);
+    t.equal((await cronium.run('sh', 'echo one')).stdout, 'one\n');
+    await cronium.cronium(['down']);
+    t.equal(
+      (await cronium.cronium(['up'])).code,
+      0,
+      'keys and certificates fit together afterwards',
+    );
+  });
+
+  await t.test(
+    'a state directory that others may write to, and one that is a file, are refused',
+    async (t) => {
+      const base = mkdtempSync(join(tmpdir(), 'cronium-paths-'));
+      mkdirSync(join(base, 'open'));
+      execFileSync('chmod', ['777', join(base, 'open')]);
+      writeFileSync(join(base, 'file'), '');
+      const up = async (name: string) =>
+        await new TestInstallation(join(base, name)).cronium(['up']);
+      t.match(await up('open'), { code: 1, stderr: /others may write to .*open; run: chmod go-w/ });
+      t.match(await up('file'), {
+        code: 1,
+        stderr: /cannot use .*file.*: E\w+; choose another with --state/,
+      });
+      t.match(await up('x'.repeat(120)), {
+        code: 2,
+        stderr: /too long for a socket: choose a shorter --state/,
+      });
+      rmSync(base, { recursive: true });
+    },
+  );
+
+  await t.test('a reader that has seen enough is no error', async (t) => {
+    await using cronium = await TestInstallation.up();
+    const piped = async (command: string) =>
+      await finished(
+        spawn('bash', ['-c', `set -o pipefail; ${process.execPath} bin/cronium ${command}`], {
+          env: { ...process.env, CRONIUM_STATE: cronium.state },
+          stdio: ['ignore', 'pipe', 'pipe'],
+        }),
+      );
+    const run = await piped(
+      `run ${cronium.script('sh', 'seq 1 200000')} 2>&1 >/dev/null | head -c0; ${process.execPath} bin/cronium run ${cronium.script('sh', 'seq 1 200000')} | head -1`,
+    );
+    t.match(run, { stdout: '1\n' });
+    t.notMatch(run.stderr, /\n\s+at /);
+    t.notMatch((await piped('status | head -c1')).stderr, /\n\s+at /);
+  });
+
+  await t.test(
+    'clients that are refused and stay do not keep the server from stopping',
+    async (t) => {
+      await using cronium = await TestInstallation.up();
+      const { port } = cronium.installation.state.settings().listen;
+      const sockets = await Promise.all(
+        Array.from({ length: 50 }, async () => {
+          const socket = connect({
+            host: '127.0.0.1',
+            port,
+            rejectUnauthorized: false,
+          });
+          socket.on('error', () => {});
+          await once(socket, 'secureConnect');
+          socket.write(
+            'GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n',
+          );
+          return socket;
+        }),
+      );
+      const started = Date.now();
+      t.equal((await cronium.cronium(['down'])).code, 0);
+      t.ok(Date.now() - started < 15_000, 'and it stopped soon');
+      for (const socket of sockets) socket.destroy();
+    },
+  );
+
+  await t.test(
+    'large variables, outputs and texts that are no JSON still give a result',
+    async (t) => {
+      await using cronium = await TestInstallation.up();
+      const big = await cronium.run(
+        'py',
+        'cronium.setVariable("big", "x" * 9_000_000)\ncronium.output("y" * 9_000_000)',
+        '--user',
+        'big',
+      );
+      t.match(big, {
+        status: 'succeeded',
+        variables: { set: {} },
+        warnings: [/too large to be shown/],
+      });
+      const more = async (key: string) =>
+        await cronium.cronium(
+          ['var', 'set', key, '-', '--string', '--user', 'big'],
+          'x'.repeat(9_000_000),
+        );
+      t.equal((await more('more')).code, 0);
+      t.match(await more('most'), {
+        code: 1,
+        stderr: /the variables of user:big would take \d+ bytes, of \d+: delete some first/,
+      });
+      const listed = await cronium.cronium(['var', 'list', '--user', 'big']);
+      t.equal(listed.code, 0);
+      t.ok(listed.stdout.length > 18_000_000, 'both are listed');
+      const raw = await cronium.run('py', 'open("output.json", "wb").write(b"\\xff" * 9_000_000)');
+      t.match(raw, {
+        status: 'succeeded',
+        output: null,
+        warnings: [/Failed to parse output\.json/, /is kept up to/],
+      });
+    },
+  );
 });
 
 void t.test('a full state disk is ENOSPC for the script and loses nothing', options, async (t) => {

@@ -235,4 +235,37 @@ void t.test('an unmodified legacy script does its whole job in a container', opt
     const shown = await cronium.cronium(['exec', 'show', broken.executionId, '--json']);
     t.match(JSON.parse(shown.stdout), { record: { rawOutput: '{oops\n' } });
   });
+
+  await t.test(
+    'a background child that still holds stdout is waited for, and what it stores counts',
+    async (t) => {
+      const children = {
+        sh: '(sleep 1; echo late; cronium_setVariable late bash >/dev/null) & echo parent',
+        py: 'import subprocess\nsubprocess.Popen(["sh", "-c", "sleep 1; echo late; echo \'{\\"late\\": 1}\' > variables.json"])\nprint("parent")',
+        js: 'require("child_process").spawn("sh", ["-c", "sleep 1; echo late; echo \'{\\"late\\": 1}\' > variables.json"], { stdio: "inherit", detached: true }).unref();\nconsole.log("parent"); process.exitCode = 3;',
+      };
+      for (const [extension, text] of Object.entries(children)) {
+        const run = await cronium.run(extension, text, '--user', `late-${extension}`);
+        t.equal(run.stdout, 'parent\nlate\n', extension);
+        t.equal(
+          run.exitCode,
+          extension === 'js' ? 3 : 0,
+          `${extension}: the script's own exit code`,
+        );
+        t.same(Object.keys(run.variables.set), ['late'], extension);
+      }
+      const deaf = await cronium.run('sh', 'sleep 60 >/dev/null 2>&1 & echo done');
+      t.ok(deaf.durationMs < 20_000, 'one that holds neither stdout nor stderr is not');
+    },
+  );
+
+  await t.test('SIGTERM reaches the script, which may still clean up', async (t) => {
+    const run = await cronium.run(
+      'sh',
+      "trap 'echo bye; cronium_output 1; exit 7' TERM; echo up; while :; do sleep 0.1; done",
+      '--timeout',
+      '1s',
+    );
+    t.match(run, { status: 'timed-out', exitCode: 7, stdout: 'up\nbye\n', output: 1 });
+  });
 });

@@ -805,6 +805,31 @@ void t.test('an answer that cannot be encoded or sent does not end the process',
   t.equal(gone, 'alive', 'a socket that is gone');
 });
 
+void t.test(
+  'BUG: a closed end keeps no process alive, and many calls at once draw no warning',
+  async (t) => {
+    const program = `
+    import { z } from 'zod';
+    import { BridgeError } from '${import.meta.resolve('#bridge/wire/errors.js')}';
+    import { encodeFrame } from '${import.meta.resolve('#bridge/wire/frames.js')}';
+    import { Peer } from '${import.meta.resolve('#bridge/wire/peer.js')}';
+    const OPERATIONS = { op: { caller: 'any', params: z.null(), result: z.null() } };
+    const server = new Peer(() => {}, {}, OPERATIONS, () => new Promise(() => {}));
+    for (let id = 0; id < 50; id++) server.receive(encodeFrame([0, id, 'op', 0, 60_000, null]));
+    setTimeout(() => server.close(new BridgeError('unavailable', 'over')), 20);`;
+    const cwd = fileURLToPath(new URL('.', import.meta.url)); // zod is looked for from here
+    const ended = run(process.execPath, ['--input-type=module', '--eval', program], {
+      cwd,
+      timeout: 5000,
+    });
+    const stderr = await ended.then(
+      (done) => done.stderr,
+      ({ killed }: { killed: boolean }) => (killed ? 'still alive after 5 s' : 'failed'),
+    );
+    t.equal(stderr, '');
+  },
+);
+
 void t.test('an end that was closed serves no call that arrives afterwards', async (t) => {
   const ends = new TwoEnds();
   ends.server.close(new BridgeError('unavailable', 'going down'));
