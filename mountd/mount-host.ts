@@ -35,17 +35,17 @@ export class MountHost implements AsyncDisposable {
       if (found === undefined) throw new BridgeError('denied', `execution ${id} has ended`);
       return found;
     };
-    const { calls, fail } = connectPort<FuseCalls, RuntimeCalls>(this.#worker, {
+    const fuse = connectPort<FuseCalls, RuntimeCalls>(this.#worker, {
       ready: async () => this.#ready(),
       ended: async (reason) => ended(reason ?? 'the file system was unmounted'),
       commitVariables: async (id, edit) => await runtime(id).commitVariables(edit),
       setOutput: async (id, text) => await runtime(id).setOutput(text),
       setCondition: async (id, condition) => await runtime(id).setCondition(condition),
     });
-    this.#fuse = calls;
+    this.#fuse = fuse.calls;
     this.#exited = new Promise((resolve) => {
       this.#worker.on('exit', () => {
-        fail(new BridgeError('unavailable', 'the file system thread has ended'));
+        fuse.fail(new BridgeError('unavailable', 'the file system thread has ended'));
         ended('the FUSE thread ended');
         resolve();
       });

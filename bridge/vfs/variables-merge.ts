@@ -18,7 +18,7 @@ export function diffMembers(base: Members, written: Members, guard: boolean): Me
     const before = base.get(key);
     if (before === undefined || !isRewriteOf(before, text)) edit.set.set(key, text);
   }
-  if (guard && isUpsertOfOneKey(base, written, edit)) return edit;
+  if (guard && isUpsertOfOneKey(written)) return edit;
   for (const key of base.keys()) if (key !== UPDATED && !written.has(key)) edit.delete.add(key);
   return edit;
 }
@@ -30,13 +30,11 @@ const BASH_STAMP = /^"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[-+]\d\d:\d\d"$/;
  * The bash helper without jq rewrites the whole document with the one key it sets (a string, always) and a new time
  * stamp. Read literally that deletes everything else; meant is one key.
  */
-function isUpsertOfOneKey(base: Members, written: Members, edit: MemberEdit): boolean {
+function isUpsertOfOneKey(written: Members): boolean {
   const stamp = written.get(UPDATED);
   if (written.size !== 2 || stamp === undefined) return false;
   const value = [...written].find(([key]) => key !== UPDATED)?.[1];
-  if (value?.startsWith('"') !== true || !BASH_STAMP.test(stamp)) return false;
-  // An old stamp beside an unchanged member is what is left after somebody deleted the others.
-  return edit.set.size === 1 || stamp !== base.get(UPDATED);
+  return value?.startsWith('"') === true && BASH_STAMP.test(stamp);
 }
 
 /** Whether two documents show the same members, time stamps aside. */

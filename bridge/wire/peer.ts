@@ -50,7 +50,8 @@ export class Peer<Calls extends Operations, Serves extends Operations> {
   readonly #serve: Serve | undefined;
   readonly #waiting = new Map<number, Waiting>();
   readonly #closing = new AbortController();
-  #serving = 0;
+  /** Of the calls being served. */
+  readonly #served = new Set<AbortController>();
   #nextId = 1;
 
   /** Called for every push. Assign before bytes arrive. */
@@ -143,20 +144,19 @@ export class Peer<Calls extends Operations, Serves extends Operations> {
     if (this.#closing.signal.aborted) return;
     this.#closing.abort(error);
     for (const { settle } of this.#waiting.values()) settle(error);
+    for (const aborted of this.#served) aborted.abort(error);
   }
 
   async #answer([, id, op, channel, deadlineMs, rawParams]: CallFrame): Promise<void> {
     let answer: Uint8Array;
     const aborted = new AbortController();
-    const timer = setTimeout(() => aborted.abort(), deadlineMs);
-    const closed = () => aborted.abort();
-    this.#closing.signal.addEventListener('abort', closed, { once: true });
-    this.#serving++;
+    this.#served.add(aborted);
+    const timer = setTimeout(() => aborted.abort(), deadlineMs).unref();
     try {
       const operation = Object.hasOwn(this.#serves, op) ? this.#serves[op] : undefined;
       if (operation === undefined || this.#serve === undefined)
         throw new BridgeError('invalid', `unknown operation ${JSON.stringify(op)}`);
-      if (this.#serving > PENDING_CALLS_MAX)
+      if (this.#served.size > PENDING_CALLS_MAX)
         throw new BridgeError('rate_limited', 'too many calls at once; try again');
       const params = parse(operation.params, rawParams, op);
       const { signal } = aborted;
@@ -166,8 +166,7 @@ export class Peer<Calls extends Operations, Serves extends Operations> {
       answer = encodeFrame([2, id, code, message.slice(0, 8192)]);
     } finally {
       clearTimeout(timer);
-      this.#closing.signal.removeEventListener('abort', closed);
-      this.#serving--;
+      this.#served.delete(aborted);
     }
     if (this.#closing.signal.aborted) return;
     try {

@@ -26,13 +26,19 @@ export interface Edited {
   readonly changes: VariableChange[];
 }
 
+/** Bytes of a namespace's variables: in the store, and in commits under way. */
+interface Size {
+  stored: number;
+  pending: number;
+}
+
 /** Variables of users and organisations. Values are JSON source text and never interpreted here. */
 export class Variables {
   readonly #store: Store;
   readonly #now: () => number;
   #lastOrder = 0;
   /** Bytes of each namespace, counted at its first edit. Other servers' edits are missed: the limit is ours, not a promise. */
-  readonly #bytes = new Map<string, number>();
+  readonly #sizes = new Map<string, Promise<Size>>();
 
   constructor(store: Store, now: () => number = Date.now) {
     this.#store = store;
@@ -87,9 +93,11 @@ export class Variables {
     const ops = written.map(
       (record): Op => ({ put: keyOf(namespace, record.key), value: packRecord(record) }),
     );
-    if (growth > 0) await this.#assertRoom(namespace, growth);
-    const committed = await this.#store.commit({ ops });
-    this.#grow(namespace, growth);
+    const size = await this.#reserve(namespace, growth);
+    const committed = await this.#store.commit({ ops }).finally(() => {
+      size.pending -= growth;
+    });
+    size.stored += growth;
     if (!committed.ok) throw new BridgeError('internal', 'a commit without checks had a conflict');
     const { version } = committed;
     return {
@@ -110,26 +118,40 @@ export class Variables {
     });
   }
 
-  /** @throws BridgeError `quota` when the namespace's document would outgrow a message */
-  async #assertRoom(namespace: Namespace, growth: number): Promise<void> {
+  /** Takes room for an edit that is about to be made. @throws BridgeError `quota` when there is none */
+  async #reserve(namespace: Namespace, growth: number): Promise<Size> {
     const id = namespaceText(namespace);
-    let bytes = this.#bytes.get(id);
-    if (bytes === undefined) {
-      bytes = 0;
-      for (const { key, text } of await this.list(namespace)) bytes += bytesOf(key, text);
-      this.#bytes.set(id, bytes);
+    let size = await this.#sizeOf(namespace);
+    if (growth > 0 && size.stored + size.pending + growth > NAMESPACE_BYTES_MAX) {
+      // Edits at once may have counted the same variable twice: before anyone is refused, it is counted again.
+      size.stored = await this.#count(namespace);
+      size = await this.#sizeOf(namespace);
+      const bytes = size.stored + size.pending + growth;
+      if (bytes > NAMESPACE_BYTES_MAX)
+        throw new BridgeError(
+          'quota',
+          `the variables of ${id} would take ${bytes} bytes, of ${NAMESPACE_BYTES_MAX}: delete some first`,
+        );
     }
-    if (bytes + growth > NAMESPACE_BYTES_MAX)
-      throw new BridgeError(
-        'quota',
-        `the variables of ${id} would take ${bytes + growth} bytes, of ${NAMESPACE_BYTES_MAX}: delete some first`,
-      );
+    size.pending += growth;
+    return size;
   }
 
-  #grow(namespace: Namespace, growth: number): void {
+  async #sizeOf(namespace: Namespace): Promise<Size> {
     const id = namespaceText(namespace);
-    const bytes = this.#bytes.get(id);
-    if (bytes !== undefined) this.#bytes.set(id, bytes + growth);
+    let size = this.#sizes.get(id);
+    if (size === undefined) {
+      size = this.#count(namespace).then((stored) => ({ stored, pending: 0 }));
+      this.#sizes.set(id, size);
+      size.catch(() => this.#sizes.delete(id));
+    }
+    return await size;
+  }
+
+  async #count(namespace: Namespace): Promise<number> {
+    let bytes = 0;
+    for (const { key, text } of await this.list(namespace)) bytes += bytesOf(key, text);
+    return bytes;
   }
 
   /** Later calls give larger numbers, across restarts too: milliseconds, with room for 1024 in each. */

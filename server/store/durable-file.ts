@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { closeSync, fsyncSync, openSync, renameSync, unlinkSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 
@@ -6,7 +7,7 @@ import { dirname } from 'node:path';
  * fsync the directory (rename(2), fsync(2)). Mode 0600 unless told otherwise.
  */
 export function writeDurably(path: string, text: string, mode = 0o600): void {
-  const temporary = `${path}.${process.pid}.new`;
+  const temporary = `${path}.${randomUUID()}.new`; // never one that a crash left behind
   const fd = openSync(temporary, 'wx', mode);
   try {
     writeFileSync(fd, text);

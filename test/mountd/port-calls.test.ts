@@ -31,9 +31,10 @@ void t.test('a result and a failure come back as they were', async (t) => {
 void t.test(
   'when the other thread has died, waiting calls fail, and so do later ones',
   async (t) => {
-    const { calls, fail } = connected(t);
+    const connection = connected(t);
+    const { calls } = connection;
     const waiting = calls.never();
-    fail(new BridgeError('unavailable', 'the thread has ended'));
+    connection.fail(new BridgeError('unavailable', 'the thread has ended'));
     await t.rejects(waiting, { code: 'unavailable' });
     await t.rejects(calls.half(2), { code: 'unavailable' });
   },

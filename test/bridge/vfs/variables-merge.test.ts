@@ -233,7 +233,7 @@ void t.test(
 );
 
 void t.test(
-  'BUG: a key set twice to one value within a second by the bash helper without jq deletes nothing',
+  'a key set twice to one value within a second by the bash helper without jq deletes nothing',
   async (t) => {
     await using run = new FakeRun(t, { a: '"1"', b: BIG });
     const again = helperText('status', 'running', '2026-11-23T07:00:00+00:00');
