@@ -408,8 +408,10 @@ void t.test('where and how it is started does not matter', options, async (t) =>
       mkdirSync(join(base, 'open'));
       execFileSync('chmod', ['777', join(base, 'open')]);
       writeFileSync(join(base, 'file'), '');
-      const up = async (name: string) =>
-        await new TestInstallation(join(base, name)).cronium(['up']);
+      const up = async (name: string) => {
+        await using refused = new TestInstallation(join(base, name));
+        return await refused.cronium(['up']);
+      };
       t.match(await up('open'), { code: 1, stderr: /others may write to .*open; run: chmod go-w/ });
       t.match(await up('file'), {
         code: 1,
