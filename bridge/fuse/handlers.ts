@@ -3,6 +3,7 @@ import { EINVAL, EIO, ENOENT, EOPNOTSUPP, ERANGE } from '#bridge/vfs/fs-error.js
 import type { Caller, Directory, Inode } from '#bridge/vfs/inode.js';
 import { type OpenFile, RegularFile } from '#bridge/vfs/regular-file.js';
 import type { AttrChange, Volume } from '#bridge/vfs/volume.js';
+import { getxattr, listxattr, removexattr, setxattr } from '#bridge/vfs/xattrs.js';
 import {
   FATTR,
   FOPEN_KEEP_CACHE,
@@ -171,26 +172,21 @@ export function handlersFor(volume: Volume): Partial<Record<OpcodeName, Handler>
       const name = nameAt(request, BODY + 8);
       const at = BODY + 8 + name.length + 1;
       if (at + size > request.length) throw EINVAL;
-      volume.setxattr(
-        volume.inode(request.node),
-        name,
-        request.bytes.subarray(at, at + size),
-        flags,
-      );
+      setxattr(volume.inode(request.node), name, request.bytes.subarray(at, at + size), flags);
     },
     GETXATTR: (request, reply) => {
-      const value = volume.getxattr(volume.inode(request.node), nameAt(request, BODY + 8));
+      const value = getxattr(volume.inode(request.node), nameAt(request, BODY + 8));
       sized(reply, request.u32(BODY), value);
     },
     LISTXATTR: (request, reply) => {
-      const names = volume.listxattr(volume.inode(request.node));
+      const names = listxattr(volume.inode(request.node));
       sized(
         reply,
         request.u32(BODY),
         Buffer.from(names.map((name) => `${name}\0`).join(''), 'latin1'),
       );
     },
-    REMOVEXATTR: (request) => volume.removexattr(volume.inode(request.node), nameAt(request, BODY)),
+    REMOVEXATTR: (request) => removexattr(volume.inode(request.node), nameAt(request, BODY)),
     IOCTL: (_request, reply) => reply.fail(ENOTTY),
     FALLOCATE: (request) => {
       const file = regular(request);

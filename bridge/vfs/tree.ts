@@ -35,6 +35,8 @@ export class InodeTable {
 export interface Quota {
   readonly bytesMax: number;
   readonly inodesMax: number;
+  /** For conformance suites: device nodes may be made. The mount is nodev, so they lead nowhere. */
+  readonly devices?: boolean;
 }
 
 /**

@@ -1,22 +1,16 @@
 import { constants } from 'node:fs';
 import {
-  E2BIG,
   EACCES,
   EEXIST,
-  EFBIG,
   EINVAL,
   EISDIR,
   EMLINK,
   ENAMETOOLONG,
-  ENODATA,
   ENOENT,
-  ENOSPC,
   ENOTDIR,
   ENOTEMPTY,
   ENXIO,
-  EOPNOTSUPP,
   EPERM,
-  ERANGE,
   ESTALE,
   EXDEV,
 } from './fs-error.js';
@@ -30,7 +24,9 @@ import {
   setNow,
   type Time,
 } from './inode.js';
-import { DOCUMENT_BYTES_MAX, type OpenFile, RegularFile } from './regular-file.js';
+import { assertFits, checkName } from './names.js';
+import { type OpenFile, RegularFile } from './regular-file.js';
+import { Rename } from './rename.js';
 import { InodeTable, type Quota, Tree } from './tree.js';
 import { WorkDirectory } from './work-directory.js';
 
@@ -53,16 +49,10 @@ const {
   S_ISGID: 0o2000,
 };
 
-/** NAME_MAX of linux/limits.h; the kernel lets longer names through to FUSE. */
-const NAME_BYTES_MAX = 255;
 /** Longest symbolic link target: PATH_MAX with its NUL. */
 const TARGET_BYTES_MAX = 4095;
 /** LINK_MAX as ext4 has it. */
 const LINKS_MAX = 65_000;
-/** XATTR_SIZE_MAX of linux/limits.h. */
-const XATTR_BYTES_MAX = 65_536;
-/** All attribute names and values of one inode: more than any tool writes, little enough to keep in memory. */
-const XATTRS_BYTES_MAX = 256 * 1024;
 
 /** RELEASE carries no identity. */
 const NOBODY: Caller = { uid: 0, gid: 0, pid: 0 };
@@ -185,7 +175,9 @@ export class Volume {
   mknod(parent: Directory, name: string, mode: number, rdev: number, caller: Caller): Inode {
     const type = mode & S_IFMT;
     if (type === 0 || isRegular(mode)) return this.#create(parent, name, mode, caller);
-    if (type !== S_IFIFO && type !== S_IFSOCK) throw EPERM; // a device node would reach the host's devices
+    // Refused, although the mount is nodev: a script has no use for one.
+    const isDevice = type !== S_IFIFO && type !== S_IFSOCK;
+    if (isDevice && parent.tree.quota.devices !== true) throw EPERM;
     this.#checkNew(parent, name);
     return this.#add(
       parent,
@@ -262,61 +254,18 @@ export class Volume {
     flags: number,
     caller: Caller,
   ): Promise<void> | undefined {
-    checkName(name);
-    checkName(newName);
-    const noReplace = (flags & RENAME_NOREPLACE) !== 0;
-    const exchange = (flags & RENAME_EXCHANGE) !== 0;
-    if ((flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE)) !== 0 || (noReplace && exchange))
-      throw EINVAL;
-    const inode = from.get(name);
-    if (inode === undefined) throw ENOENT;
-    if (from.tree !== to.tree) throw EXDEV;
-    const target = to.get(newName);
-    if (inode instanceof Directory && isWithin(to, inode)) throw EINVAL;
-    if (exchange) {
-      if (target === undefined) throw ENOENT;
-      if (target instanceof Directory && isWithin(from, target)) throw EINVAL;
-    } else if (target !== undefined) {
-      if (noReplace) throw EEXIST;
-      if (target === inode) return undefined; // rename(2): two names of one file, nothing happens
-      if (target instanceof Directory) {
-        if (!inode.isDirectory) throw EISDIR;
-        if (!target.isEmpty) throw ENOTEMPTY;
-      } else if (inode.isDirectory) throw ENOTDIR;
-    }
-    from.assertMayRemove(name);
-    to.assertMayAdd(newName, inode.isDirectory);
-    if (exchange && target !== undefined) {
-      to.assertMayRemove(newName);
-      from.assertMayAdd(name, target.isDirectory);
-    }
-
-    assertFits(to, newName, inode);
-    if (exchange && target !== undefined) assertFits(from, name, target);
-
-    from.remove(name);
-    if (target !== undefined) to.remove(newName);
-    to.add(newName, inode);
-    inode.touchCtime();
-    if (target !== undefined) {
-      target.touchCtime();
-      if (exchange) from.add(name, target);
-      else {
-        target.nlink = target.isDirectory ? 0 : target.nlink - 1;
-        target.opens++; // kept until nothing can be undone any more
-      }
-    }
+    const rename = Rename.plan(from, name, to, newName, flags);
+    if (rename === undefined) return undefined;
+    rename.apply();
     this.#tellAlias(from, name);
-    const back = exchange ? this.#settled(from, name, caller) : undefined;
+    const back = rename.isExchange ? this.#settled(from, name, caller) : undefined;
     const there = this.#settled(to, newName, caller);
-    const letGo = () => {
-      if (target === undefined || exchange) return;
-      target.opens--;
-      if (target instanceof RegularFile && target.opens === 0) target.released();
-      this.#collect(target);
+    const done = () => {
+      const replaced = rename.letGo();
+      if (replaced !== undefined) this.#collect(replaced);
     };
     if (back === undefined && there === undefined) {
-      letGo();
+      done();
       return undefined;
     }
     const committed = Promise.all([back, there]).then(() => {});
@@ -324,15 +273,7 @@ export class Volume {
       [from, name],
       [to, newName],
     ];
-    return this.#orUndo(committed, names, () => {
-      if (to.get(newName) !== inode || from.get(name) !== (exchange ? target : undefined)) return;
-      to.remove(newName);
-      if (exchange) from.remove(name);
-      from.add(name, inode);
-      if (target === undefined) return;
-      to.add(newName, target);
-      if (!exchange) target.nlink = target.isDirectory ? 2 : target.nlink + 1;
-    }).finally(letGo);
+    return this.#orUndo(committed, names, () => rename.undo()).finally(done);
   }
 
   /**
@@ -477,43 +418,6 @@ export class Volume {
     };
   }
 
-  getxattr(inode: Inode, name: string): Uint8Array {
-    const value = inode.xattrs?.get(name);
-    if (value === undefined) throw ENODATA;
-    return value;
-  }
-
-  setxattr(inode: Inode, name: string, value: Uint8Array, flags: number): void {
-    if (!name.startsWith('user.')) throw EOPNOTSUPP;
-    if (name.length > NAME_BYTES_MAX) throw ERANGE;
-    if (value.byteLength > XATTR_BYTES_MAX) throw E2BIG;
-    const xattrs = inode.xattrs ?? new Map<string, Uint8Array>();
-    if ((flags & XATTR_CREATE) !== 0 && xattrs.has(name)) throw EEXIST;
-    if ((flags & XATTR_REPLACE) !== 0 && !xattrs.has(name)) throw ENODATA;
-    let bytes = name.length + value.byteLength;
-    for (const [key, old] of xattrs) if (key !== name) bytes += key.length + old.byteLength;
-    if (bytes > XATTRS_BYTES_MAX) throw ENOSPC;
-    const before = xattrs.get(name);
-    const growth =
-      before === undefined ? name.length + value.byteLength : value.byteLength - before.byteLength;
-    inode.tree.charge(growth);
-    xattrs.set(name, Uint8Array.from(value));
-    inode.xattrs = xattrs;
-    inode.touchCtime();
-  }
-
-  listxattr(inode: Inode): string[] {
-    return [...(inode.xattrs?.keys() ?? [])];
-  }
-
-  removexattr(inode: Inode, name: string): void {
-    const value = inode.xattrs?.get(name);
-    if (value === undefined) throw ENODATA;
-    inode.xattrs?.delete(name);
-    inode.tree.charge(-name.length - value.byteLength);
-    inode.touchCtime();
-  }
-
   /** chown, write and truncate by someone else than the owner: S_ISUID goes, and S_ISGID where it means set-group-id. */
   clearSetId(inode: Inode): void {
     if (inode.isDirectory) return;
@@ -588,9 +492,12 @@ export class Volume {
   #settled(parent: Directory, name: string, caller: Caller): Promise<void> | undefined {
     this.#tellAlias(parent, name);
     const inode = parent.get(name);
-    return inode instanceof RegularFile
-      ? inode.document?.commit(inode, undefined, caller)
-      : undefined;
+    if (!(inode instanceof RegularFile)) return undefined;
+    try {
+      return inode.document?.commit(inode, undefined, caller);
+    } catch (error) {
+      return Promise.reject(error instanceof Error ? error : new Error(String(error))); // undone like any refused commit
+    }
   }
 
   /** A name changed through `/cronium/` is cached by the kernel under `work/` too. */
@@ -601,12 +508,6 @@ export class Volume {
   }
 }
 
-/** linux/fs.h and linux/xattr.h */
-const RENAME_NOREPLACE = 1;
-const RENAME_EXCHANGE = 2;
-const XATTR_CREATE = 1;
-const XATTR_REPLACE = 2;
-
 export const isReadOnlyOpen = (flags: number): boolean => (flags & O_ACCMODE) === O_RDONLY;
 
 function aliasOf(directory: Directory): Directory | undefined {
@@ -614,27 +515,9 @@ function aliasOf(directory: Directory): Directory | undefined {
   return work instanceof WorkDirectory ? work : undefined;
 }
 
-function checkName(name: string): void {
-  if (name.length > NAME_BYTES_MAX) throw ENAMETOOLONG;
-  if (name === '' || name.includes('/') || name.includes('\0')) throw EINVAL;
-}
-
 /** Group from a set-group-id directory, otherwise the caller's: inode_init_owner of the kernel. */
 function ownerIn(parent: Directory, { uid, gid }: Caller): { uid: number; gid: number } {
   return { uid, gid: (parent.mode & S_ISGID) === 0 ? gid : parent.gid };
-}
-
-/** A legacy name can hold a document only, however large the file was under another name. @throws FsError EFBIG */
-function assertFits(parent: Directory, name: string, inode: Inode): void {
-  if (!(inode instanceof RegularFile) || inode.size <= DOCUMENT_BYTES_MAX) return;
-  if (parent.hasDocument(name)) throw EFBIG;
-}
-
-function isWithin(directory: Directory, ancestor: Directory): boolean {
-  for (let at = directory; ; at = at.parent) {
-    if (at === ancestor) return true;
-    if (at.parent === at) return false;
-  }
 }
 
 function setTime(time: Time, to: Time | 'now' | undefined): void {
