@@ -1,16 +1,22 @@
-import { constants } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { Channels, ExecutionChannel } from '#bridge/client/execution-channel.js';
 import type { Link } from '#bridge/client/link.js';
+import type { Outcome } from '#bridge/vfs/documents.js';
 import type { Log, MountdStatus, RunRequest, RunResult } from '#bridge/wire/control.js';
 import { asBridgeError, BridgeError } from '#bridge/wire/errors.js';
 import type { ExecutionId } from '#bridge/wire/names.js';
-import type { EventDocument, Status, Variable, VariableChange } from '#bridge/wire/protocol.js';
-import type { Containers, Exit, RunningContainer } from './containers.js';
+import type {
+  EventDocument,
+  Params,
+  ServerOperations,
+  Variable,
+  VariableChange,
+} from '#bridge/wire/protocol.js';
+import type { Containers } from './containers.js';
 import { LAUNCH, launchOf } from './launch-files.js';
 import type { MountedTree, MountHost } from './mount-host.js';
+import { follow, signalOf, statusOf } from './script-run.js';
 
 /** Scratch an execution may fill: room for real work, and 100 executions still fit on a small disk. */
 const SCRATCH_QUOTA = { bytesMax: 1024 * 1024 * 1024, inodesMax: 100_000 };
@@ -20,9 +26,6 @@ const RAW_OUTPUT_MAX = 256 * 1024;
 
 /** Changed variables in a result; with the largest output it still fits one message. */
 const RESULT_VARIABLES_MAX = 4 * 1024 * 1024;
-
-/** How long output that is still on its way may take after the container has ended. */
-const LOG_DRAIN_MS = 5_000;
 
 export interface ExecutionsOptions {
   readonly link: Link;
@@ -109,23 +112,6 @@ export class Executions implements AsyncDisposable {
     );
     const { executionId } = channel;
     const log = this.#options.log.child({ execution: executionId });
-    const launch = launchOf(runtime, request.script.data, { helpers, exact, nonce: this.#nonce++ });
-    await using tree = await mount.createTree(
-      {
-        id: executionId,
-        uid,
-        gid,
-        quota: SCRATCH_QUOTA,
-        input: request.input,
-        event: JSON.stringify(event, null, 2),
-        variables: channel.variables,
-        policy: { commit: request.commit, exact },
-        files: launch.files,
-      },
-      channel,
-    );
-    news.deliverTo(tree);
-
     const startedAt = Date.now();
     this.#running.set(executionId, {
       executionId,
@@ -134,6 +120,26 @@ export class Executions implements AsyncDisposable {
       script: request.script.name,
     });
     try {
+      const launch = launchOf(runtime, request.script.data, {
+        helpers,
+        exact,
+        nonce: this.#nonce++,
+      });
+      await using tree = await mount.createTree(
+        {
+          id: executionId,
+          uid,
+          gid,
+          quota: SCRATCH_QUOTA,
+          input: request.input,
+          event: JSON.stringify(event, null, 2),
+          variables: channel.variables,
+          policy: { commit: request.commit, exact },
+          files: launch.files,
+        },
+        channel,
+      );
+      news.deliverTo(tree);
       await using container = await containers.start({
         executionId,
         image,
@@ -147,74 +153,90 @@ export class Executions implements AsyncDisposable {
         cpus: request.cpus,
       });
       log.info({ runtime, image }, 'execution started');
-      const { exit, stderrSeen, timedOut, stopped } = await follow(
-        container,
-        timeoutMs,
-        onLog,
-        signal,
-      );
-      const finishedAt = Date.now();
-      const status = statusOf(exit, { timedOut, stopped, failed: exact && stderrSeen });
+      const followed = await follow(container, timeoutMs, onLog, signal);
+      const status = statusOf(followed, exact && followed.stderrSeen);
       const outcome = await tree.finish(status === 'succeeded');
-      const ended = {
+      const { code } = followed.exit;
+      const ended: Ended = {
         status,
-        exitCode: exit.code,
-        signal: signalOf(exit.code),
+        exitCode: code,
+        signal: signalOf(code),
         startedAt,
-        finishedAt,
+        finishedAt: followed.endedAt,
       };
-      const warnings = [...outcome.warnings];
-      const { rawOutput } = outcome;
-      if (rawOutput !== null && rawOutput.length > RAW_OUTPUT_MAX)
-        warnings.push(`Warning: output.json is kept up to ${RAW_OUTPUT_MAX} characters`);
-      try {
-        await channel.finish({
-          ...ended,
-          warnings,
-          ...(rawOutput !== null && { rawOutput: rawOutput.slice(0, RAW_OUTPUT_MAX) }),
-        });
-      } catch (error) {
-        // What the run did is known here and committed there; only the record of its end is missing.
-        warnings.push(
-          `Warning: the end of the execution was not recorded: ${asBridgeError(error).message}`,
-        );
-      }
-      log.info({ status, exitCode: exit.code, ms: finishedAt - startedAt }, 'execution finished');
-      const { set, deleted } = outcome.variables;
-      const shown =
-        set.reduce((sum, [key, text]) => sum + key.length + text.length, 0) <= RESULT_VARIABLES_MAX;
-      if (!shown)
-        warnings.push('Warning: the variables are too large to be shown; see: cronium var export');
-      return {
-        executionId,
-        ...ended,
-        output: outcome.output,
-        condition: outcome.condition,
-        variables: {
-          set: shown ? set.map(([key, text]) => [key, text]) : [],
-          deleted: [...deleted],
-        },
-        warnings,
-      };
+      const warnings = await record(channel, ended, outcome);
+      log.info({ status, exitCode: code, ms: ended.finishedAt - startedAt }, 'execution finished');
+      return resultOf(executionId, ended, outcome, warnings);
     } catch (error) {
-      log.warn({ reason: asBridgeError(error).message }, 'execution could not be run');
-      const now = Date.now();
-      // The server's record shall not stay open for ever; if it cannot be told either, its connection's end tells it.
+      const { message } = asBridgeError(error);
+      log.warn({ reason: message }, 'execution could not be run');
+      const status = signal.aborted ? 'killed' : 'failed';
+      const finishedAt = Date.now();
+      // The server's record shall not stay open. If the server cannot be told either, the log has it.
       await channel
         .finish({
-          status: signal.aborted ? 'killed' : 'failed',
+          status,
           exitCode: null,
           signal: null,
-          warnings: [asBridgeError(error).message],
+          warnings: [message],
           startedAt,
-          finishedAt: now,
+          finishedAt,
         })
-        .catch(() => {});
+        .catch((cause: unknown) => log.warn({ err: cause }, 'the end was not recorded'));
       throw error;
     } finally {
       this.#running.delete(executionId);
     }
   }
+}
+
+type Ended = Pick<RunResult, 'status' | 'exitCode' | 'signal' | 'startedAt' | 'finishedAt'>;
+type Finish = Params<ServerOperations, 'execution.finish'>;
+
+/** Tells the server how it ended; returns the warnings, with one more if it could not be told. */
+async function record(
+  channel: ExecutionChannel,
+  ended: Ended,
+  outcome: Outcome,
+): Promise<string[]> {
+  const warnings = [...outcome.warnings];
+  const finish: Finish = { ...ended, warnings };
+  const { rawOutput } = outcome;
+  if (rawOutput !== null) {
+    finish.rawOutput = rawOutput.slice(0, RAW_OUTPUT_MAX);
+    if (rawOutput.length > RAW_OUTPUT_MAX)
+      warnings.push(`Warning: output.json is kept up to ${RAW_OUTPUT_MAX} characters`);
+  }
+  try {
+    await channel.finish(finish);
+  } catch (error) {
+    // What the run did is known here and committed there; only the record of its end is missing.
+    warnings.push(
+      `Warning: the end of the execution was not recorded: ${asBridgeError(error).message}`,
+    );
+  }
+  return warnings;
+}
+
+function resultOf(
+  executionId: ExecutionId,
+  ended: Ended,
+  { output, condition, variables }: Outcome,
+  warnings: string[],
+): RunResult {
+  const bytes = variables.set.reduce((sum, [key, text]) => sum + key.length + text.length, 0);
+  const shown = bytes <= RESULT_VARIABLES_MAX;
+  if (!shown)
+    warnings.push('Warning: the variables are too large to be shown; see: cronium var export');
+  const set = shown ? variables.set.map(([key, text]): [string, string] => [key, text]) : [];
+  return {
+    executionId,
+    ...ended,
+    output,
+    condition,
+    variables: { set, deleted: [...variables.deleted] },
+    warnings,
+  };
 }
 
 /** Changes that arrive between the execution's creation and its tree's are kept for the tree. */
@@ -239,75 +261,6 @@ class News {
     if (this.#tree === undefined) this.#early.push(tell);
     else tell(this.#tree);
   }
-}
-
-interface Followed {
-  readonly exit: Exit;
-  readonly stderrSeen: boolean;
-  readonly timedOut: boolean;
-  readonly stopped: boolean;
-}
-
-/** Passes the output on until the container has ended; stops it at the time limit or when asked to. */
-async function follow(
-  container: RunningContainer,
-  timeoutMs: number,
-  onLog: (log: Log) => Promise<void>,
-  signal: AbortSignal,
-): Promise<Followed> {
-  let timedOut = false;
-  let stopped = false;
-  let stopping: Promise<void> | undefined;
-  const stop = () => {
-    stopping ??= container.stop();
-    stopping.catch(() => {}); // heard below
-  };
-  const timer = setTimeout(() => {
-    timedOut = true;
-    stop();
-  }, timeoutMs);
-  const onAbort = () => {
-    stopped = true;
-    stop();
-  };
-  if (signal.aborted) onAbort();
-  signal.addEventListener('abort', onAbort, { once: true });
-
-  let stderrSeen = false;
-  const drained = (async () => {
-    for await (const { stream, data } of container.logs) {
-      stderrSeen ||= stream === 'stderr';
-      // Once nobody listens the rest is read and dropped: a full pipe would keep the container from ending.
-      if (!signal.aborted) await onLog({ stream, data }).catch(() => {});
-    }
-  })();
-  drained.catch(() => {}); // heard below
-  try {
-    const exit = await container.exit();
-    await Promise.race([drained, sleep(LOG_DRAIN_MS, undefined, { ref: false })]);
-    await stopping?.catch(() => {}); // it has ended, whatever Docker thought of the request
-    return { exit, stderrSeen, timedOut, stopped };
-  } finally {
-    clearTimeout(timer);
-    signal.removeEventListener('abort', onAbort);
-  }
-}
-
-function statusOf(
-  { code, oomKilled }: Exit,
-  { timedOut, stopped, failed }: { timedOut: boolean; stopped: boolean; failed: boolean },
-): Status {
-  if (oomKilled) return 'oom';
-  if (timedOut) return 'timed-out';
-  if (stopped || signalOf(code) === 'SIGKILL') return 'killed';
-  return code === 0 && !failed ? 'succeeded' : 'failed';
-}
-
-/** A shell's convention, which docker-init follows: 128 + the signal that ended the process. */
-function signalOf(code: number): string | null {
-  const number = code - 128;
-  const name = Object.entries(constants.signals).find(([, value]) => value === number)?.[0];
-  return name ?? null;
 }
 
 /** event.json with every key, in the contract's order; what the caller left out gets a plain default. */

@@ -30,6 +30,7 @@ setup_packages() {
     have dockerd || need+=(docker.io)
     have iptables || need+=(iptables) # docker.io only "recommends" it, but dockerd does not start without
   fi
+  have docker || need+=(docker-client)
   [ -n "${CRONIUM_BASE_IMAGE:-}" ] || have mmdebstrap || need+=(mmdebstrap)
   have jq || need+=(jq)           # the helper tests run the shell helpers on this machine
   have python3 || need+=(python3) # and the Python ones
@@ -42,6 +43,10 @@ apt_install() {
   local options=(-o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
   # An unreachable third-party source must not stop us: the lists at hand may do.
   apt-get "${options[@]}" update || echo 'apt-get update failed, going on'
+  # Known only now: Debian 13 has the docker command in a package of its own, which docker.io merely recommends.
+  local package=docker.io
+  ! apt-cache show docker-cli >/dev/null 2>&1 || package=docker-cli
+  set -- "${@/#docker-client/$package}"
   # Without the recommended packages: they are 17 more, among them one that restarts services.
   apt-get "${options[@]}" install -y --no-install-recommends "$@"
 }
@@ -56,12 +61,14 @@ setup_kernel() {
     say 'mounting fusectl'
     mount -t fusectl none /sys/fs/fuse/connections || say 'no fusectl; a hung mount cannot be aborted on this machine'
   fi
-  # Neither cgroup v2 nor v1: what an init system would have mounted.
+  # Neither cgroup v2 nor v1: what Docker needs of what an init system would have mounted, and what processes are in
+  # already. Mounting others would leave hierarchies behind that containerd cannot find, and it then misses OOM kills.
   if [ ! -e /sys/fs/cgroup/cgroup.controllers ] && ! mountpoint -q /sys/fs/cgroup/memory; then
     say 'mounting the cgroup v1 controllers'
     mountpoint -q /sys/fs/cgroup || mount -t tmpfs -o mode=755 cgroup /sys/fs/cgroup || die 'cannot mount /sys/fs/cgroup; Docker needs it'
     local controller
-    for controller in $(awk '!/^#/ && $4 == 1 { print $1 }' /proc/cgroups); do
+    for controller in cpu cpuacct cpuset memory devices freezer blkio pids $(awk -F: '$2 != "" { gsub(",", "\n", $2); print $2 }' /proc/self/cgroup | grep -v =); do
+      grep -q "^$controller[[:space:]].*1$" /proc/cgroups || continue
       mkdir -p "/sys/fs/cgroup/$controller"
       mountpoint -q "/sys/fs/cgroup/$controller" ||
         mount -t cgroup -o "$controller" cgroup "/sys/fs/cgroup/$controller" || rmdir "/sys/fs/cgroup/$controller"

@@ -1,0 +1,80 @@
+import { constants } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Log } from '#bridge/wire/control.js';
+import type { Status } from '#bridge/wire/protocol.js';
+import type { Exit, RunningContainer } from './containers.js';
+
+/** How long output that is still on its way may take after the container has ended. */
+const LOG_DRAIN_MS = 5_000;
+
+/** How a script's container went. */
+export interface Followed {
+  readonly exit: Exit;
+  readonly stderrSeen: boolean;
+  readonly timedOut: boolean;
+  readonly stopped: boolean;
+  /** Milliseconds since the epoch. */
+  readonly endedAt: number;
+}
+
+/** Passes the output on until the container has ended; stops it at the time limit or when asked to. */
+export async function follow(
+  container: RunningContainer,
+  timeoutMs: number,
+  onLog: (log: Log) => Promise<void>,
+  signal: AbortSignal,
+): Promise<Followed> {
+  let timedOut = false;
+  let stopped = false;
+  let stopping: Promise<void> | undefined;
+  const stop = () => {
+    stopping ??= container.stop();
+    stopping.catch(() => {}); // heard below
+  };
+  const timer = setTimeout(() => {
+    timedOut = true;
+    stop();
+  }, timeoutMs);
+  const onAbort = () => {
+    stopped = true;
+    stop();
+  };
+  if (signal.aborted) onAbort();
+  signal.addEventListener('abort', onAbort, { once: true });
+
+  let stderrSeen = false;
+  const drained = (async () => {
+    for await (const { stream, data } of container.logs) {
+      stderrSeen ||= stream === 'stderr';
+      // Once nobody listens the rest is read and dropped: a full pipe would keep the container from ending.
+      if (!signal.aborted) await onLog({ stream, data }).catch(() => {});
+    }
+  })();
+  drained.catch(() => {}); // heard below
+  try {
+    const exit = await container.exit();
+    const endedAt = Date.now();
+    await Promise.race([drained, sleep(LOG_DRAIN_MS, undefined, { ref: false })]);
+    await stopping?.catch(() => {}); // it has ended, whatever Docker thought of the request
+    return { exit, stderrSeen, timedOut, stopped, endedAt };
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener('abort', onAbort);
+  }
+}
+
+/** What the execution is called to have done. `failed`: it counts as failed whatever its exit code. */
+export function statusOf({ exit, timedOut, stopped }: Followed, failed: boolean): Status {
+  const { code, oomKilled } = exit;
+  if (oomKilled) return 'oom';
+  if (timedOut) return 'timed-out';
+  if (stopped || signalOf(code) === 'SIGKILL') return 'killed';
+  return code === 0 && !failed ? 'succeeded' : 'failed';
+}
+
+/** A shell's convention, which docker-init follows: 128 + the signal that ended the process. */
+export function signalOf(code: number): string | null {
+  const number = code - 128;
+  const name = Object.entries(constants.signals).find(([, value]) => value === number)?.[0];
+  return name ?? null;
+}
