@@ -130,3 +130,34 @@ export const FOPEN_KEEP_CACHE = 1 << 1;
 /** enum fuse_notify_code */
 export const NOTIFY_INVAL_INODE = 2;
 export const NOTIFY_INVAL_ENTRY = 3;
+
+/**
+ * Bytes that a request's body has at least, before any name or data: `struct fuse_*_in`. A shorter message is refused,
+ * because what it leaves out would be read from the message before it.
+ */
+export const BODY_BYTES_MIN: { readonly [O in OpcodeName]?: number } = {
+  GETATTR: 16,
+  SETATTR: 88,
+  MKNOD: 16,
+  MKDIR: 8,
+  RENAME: 8,
+  RENAME2: 16,
+  LINK: 8,
+  OPEN: 8,
+  READ: 40,
+  WRITE: 40,
+  RELEASE: 24,
+  FSYNC: 16,
+  SETXATTR: 8,
+  GETXATTR: 8,
+  LISTXATTR: 8,
+  FLUSH: 24,
+  OPENDIR: 8,
+  READDIR: 40,
+  READDIRPLUS: 40,
+  RELEASEDIR: 24,
+  FSYNCDIR: 16,
+  CREATE: 16,
+  IOCTL: 32,
+  FALLOCATE: 32,
+};

@@ -5,6 +5,7 @@ import { type OpenFile, RegularFile } from '#bridge/vfs/regular-file.js';
 import type { AttrChange, Volume } from '#bridge/vfs/volume.js';
 import { getxattr, listxattr, removexattr, setxattr } from '#bridge/vfs/xattrs.js';
 import {
+  BODY_BYTES_MIN,
   FATTR,
   FOPEN_KEEP_CACHE,
   IN,
@@ -62,7 +63,7 @@ export function handlersFor(volume: Volume): Partial<Record<OpcodeName, Handler>
     return volume.rename(from, name, to, newName, flags, callerOf(request))?.then(() => done);
   };
 
-  return {
+  const handlers: Partial<Record<OpcodeName, Handler>> = {
     LOOKUP: (request, reply) => {
       const parent = volume.directory(request.node);
       const inode = volume.lookup(parent, nameAt(request, BODY));
@@ -199,6 +200,14 @@ export function handlersFor(volume: Volume): Partial<Record<OpcodeName, Handler>
       if (mode === 0 && offset + length > file.size) file.truncate(offset + length);
     },
   };
+  for (const [name, handler] of Object.entries(handlers) as [OpcodeName, Handler][]) {
+    const bytes = BODY_BYTES_MIN[name] ?? 0;
+    handlers[name] = (request, reply) => {
+      if (!request.has(bytes)) throw EINVAL;
+      return handler(request, reply);
+    };
+  }
+  return handlers;
 }
 
 /** Gives the kernel a reference along with the entry. */

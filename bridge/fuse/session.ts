@@ -117,7 +117,7 @@ export class FuseSession {
         this.#forgetMany();
         return;
       case OPCODES.INTERRUPT:
-        this.#interrupted(request.u32(IN.BODY), request.u32(IN.BODY + 4));
+        if (request.has(8)) this.#interrupted(request.u32(IN.BODY), request.u32(IN.BODY + 4));
         return;
       case OPCODES.DESTROY:
         return; // only block-device mounts wait for an answer
@@ -223,7 +223,10 @@ export class FuseSession {
   #init(): void {
     const request = this.#request;
     const reply = this.#reply;
-    const [major, minor, readahead, flags] = [0, 4, 8, 12].map((at) => request.u32(IN.BODY + at));
+    // What a short message leaves out counts as 0, and version 0 is refused.
+    const [major, minor, readahead, flags] = [0, 4, 8, 12].map((at) =>
+      request.has(at + 4) ? request.u32(IN.BODY + at) : 0,
+    );
     reply.begin(request.uniqueLow, request.uniqueHigh);
     if (major !== KERNEL_MAJOR || minor === undefined || minor < KERNEL_MINOR_MIN) {
       this.#log.warn({ major, minor }, 'this kernel is too old: Linux 5.4 or later is needed');

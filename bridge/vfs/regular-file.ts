@@ -5,10 +5,11 @@ import {
   ftruncateSync,
   openSync,
   readSync,
-  rmSync,
+  unlinkSync,
   writeSync,
 } from 'node:fs';
 import { promisify } from 'node:util';
+import { errnoCode } from '#bridge/wire/errors.js';
 import { VALUE_BYTES_MAX } from '#bridge/wire/limits.js';
 import { EFBIG, EINVAL, ENOSPC } from './fs-error.js';
 import { type Caller, Inode } from './inode.js';
@@ -59,7 +60,7 @@ export class RegularFile extends Inode {
     const count = Math.min(length, this.#size - offset);
     if (count <= 0) return 0;
     const read = this.#backed ? readSync(this.#fd(), target, at, count, offset) : 0;
-    target.fill(0, at + read, at + count); // a hole at the end
+    if (read < count) target.fill(0, at + read, at + count); // a hole at the end
     return count;
   }
 
@@ -128,8 +129,7 @@ export class RegularFile extends Inode {
   override dispose(): void {
     super.dispose();
     this.tree.closeBacking(this);
-    // A backing file that somebody else removed is as gone as it should be.
-    if (this.#backed) rmSync(this.tree.backingPath(this), { force: true });
+    if (this.#backed) removeFile(this.tree.backingPath(this));
     this.#backed = false;
     this.tree.charge(-this.#size);
     this.#size = 0;
@@ -165,6 +165,15 @@ export class RegularFile extends Inode {
 
   #closeIfIdle(): void {
     if (this.opens === 0) this.tree.closeBacking(this);
+  }
+}
+
+/** unlink(2); a backing file that somebody else removed is as gone as it should be. */
+function removeFile(path: string): void {
+  try {
+    unlinkSync(path);
+  } catch (error) {
+    if (errnoCode(error) !== 'ENOENT') throw error;
   }
 }
 

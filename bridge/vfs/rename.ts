@@ -50,17 +50,18 @@ export class Rename {
     const exchange = (flags & RENAME_EXCHANGE) !== 0;
     if ((flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE)) !== 0 || (noReplace && exchange))
       throw EINVAL;
+    if (isDots(name) || isDots(newName)) throw EINVAL;
     const inode = from.get(name);
-    if (inode === undefined) throw ENOENT;
+    if (inode === undefined || to.nlink === 0) throw ENOENT; // nlink 0: removed, but still somebody's
     if (from.tree !== to.tree) throw EXDEV;
     const target = to.get(newName);
+    if (target === inode && !noReplace) return undefined; // rename(2)
     if (inode instanceof Directory && isWithin(to, inode)) throw EINVAL;
     if (exchange) {
       if (target === undefined) throw ENOENT;
       if (target instanceof Directory && isWithin(from, target)) throw EINVAL;
     } else if (target !== undefined) {
       if (noReplace) throw EEXIST;
-      if (target === inode) return undefined; // rename(2)
       assertReplaceable(target, inode);
     }
     from.assertMayRemove(name);
@@ -112,6 +113,8 @@ export class Rename {
     return target;
   }
 }
+
+const isDots = (name: string): boolean => name === '.' || name === '..';
 
 /** @throws FsError EISDIR, ENOTDIR, ENOTEMPTY */
 function assertReplaceable(target: Inode, inode: Inode): void {

@@ -56,12 +56,18 @@ export class Tree {
   readonly #open = new Map<Inode, number>();
   #bytes = 0;
   #names = 0;
+  #isGone = false;
 
   constructor(inodes: InodeTable, backing: string, quota: Quota) {
     this.inodes = inodes;
     this.quota = quota;
     this.#backing = backing;
     mkdirSync(backing, { recursive: true, mode: 0o700 });
+  }
+
+  /** Removed: what is still under way for it must not make anything new. */
+  get isGone(): boolean {
+    return this.#isGone;
   }
 
   get inodeCount(): number {
@@ -133,6 +139,7 @@ export class Tree {
 
   /** Forgets every inode and removes the backing files. */
   async dispose(): Promise<void> {
+    this.#isGone = true;
     for (const inode of this.#members) this.delete(inode);
     await rm(this.#backing, { recursive: true, force: true });
   }

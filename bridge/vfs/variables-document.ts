@@ -83,7 +83,8 @@ export class VariablesDocument extends BaseDocument {
   }
 
   /** Puts a fresh rendering at the name, as a new inode: whoever has the old one open keeps reading that, untorn. */
-  render(): Promise<void> {
+  async render(): Promise<void> {
+    if (this.#root.tree.isGone) return;
     const { work, tree } = this.#root;
     const old = work.get('variables.json');
     const file = new RegularFile(tree, (old?.mode ?? 0o644) & 0o777, old ?? work, true);
@@ -92,7 +93,7 @@ export class VariablesDocument extends BaseDocument {
     file.document = this;
     file.fill(Buffer.from(renderMembers(members)));
     this.#contents.set(file, members);
-    return this.#volume.supersede(work, 'variables.json', file);
+    await this.#volume.supersede(work, 'variables.json', file);
   }
 
   async finish(file: RegularFile | undefined, success: boolean): Promise<void> {

@@ -254,6 +254,7 @@ export class Volume {
     flags: number,
     caller: Caller,
   ): Promise<void> | undefined {
+    if (from === this.root || to === this.root) throw EACCES; // executions come and go through mountd only
     const rename = Rename.plan(from, name, to, newName, flags);
     if (rename === undefined) return undefined;
     rename.apply();
