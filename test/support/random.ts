@@ -1,4 +1,7 @@
-/** A small seeded generator (mulberry32): the same seed gives the same test, on every machine. */
+import { randomInt } from 'node:crypto';
+import t, { type Test } from 'tap';
+
+/** Repeatable chance (mulberry32): the same seed gives the same run. */
 export class Random {
   #state: number;
 
@@ -6,25 +9,43 @@ export class Random {
     this.#state = seed >>> 0;
   }
 
-  /** In [0, 1). */
+  /** From 0 to below 1. */
   next(): number {
     this.#state = (this.#state + 0x6d2b79f5) >>> 0;
-    let t = this.#state;
-    t = Math.imul(t ^ (t >>> 15), t | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+    let x = this.#state;
+    x = Math.imul(x ^ (x >>> 15), x | 1);
+    x ^= x + Math.imul(x ^ (x >>> 7), x | 61);
+    return ((x ^ (x >>> 14)) >>> 0) / 2 ** 32;
   }
 
-  /** An integer in [0, below). */
-  below(below: number): number {
+  /** From 0 to below `below`. */
+  int(below: number): number {
     return Math.floor(this.next() * below);
   }
 
-  pick<T>(items: readonly [T, ...T[]]): T {
-    return items[this.below(items.length)] ?? items[0];
+  chance(probability: number): boolean {
+    return this.next() < probability;
+  }
+
+  pick<T>(list: readonly T[]): T {
+    if (list.length === 0) throw new RangeError('nothing to pick from');
+    return list[this.int(list.length)] as T;
+  }
+
+  bytes(count: number): Buffer {
+    const bytes = Buffer.alloc(count);
+    for (let i = 0; i < count; i++) bytes[i] = this.int(256);
+    return bytes;
   }
 }
 
+/** A test driven by chance. Its name carries the seed: `SEED=… node scripts/run-tests.mjs …` runs it again. */
+export function randomTest(name: string, body: (t: Test, random: Random) => Promise<void>): void {
+  const seed = seedOf(process.env);
+  void t.test(`${name} [SEED=${seed}]`, async (t) => {
+    await body(t, new Random(seed));
+  });
+}
+
 /** The seed for this run: SEED in the environment, or a new one. Print it when a test fails. */
-export const seedOf = (env: NodeJS.ProcessEnv): number =>
-  env['SEED'] === undefined ? Math.floor(Math.random() * 2 ** 31) : Number(env['SEED']);
+export const seedOf = (env: NodeJS.ProcessEnv): number => Number(env['SEED'] ?? randomInt(2 ** 31));

@@ -50,7 +50,7 @@ class Document {
 
   next(): VariableChange[] {
     this.version++;
-    const padding = '.'.repeat(this.#bytes / MEMBERS - 16 + this.#random.below(16));
+    const padding = '.'.repeat(this.#bytes / MEMBERS - 16 + this.#random.int(16));
     const text = JSON.stringify(`${this.version}:${padding}`);
     return Array.from({ length: MEMBERS }, (_, i) => this.runtime.change(`k${i}`, text)).flat();
   }
@@ -122,7 +122,7 @@ void t.test('pushes by others, at full speed', options, async (t) => {
         const reports = await readWhile(tree.root, async () => {
           for (const end = Date.now() + STRESS_MS; Date.now() < end; ) {
             tree.mounted.changed(document.next());
-            await sleep(random.below(3));
+            await sleep(random.int(3));
           }
           await shows(t, tree, document.version);
           await sleep(300);
@@ -150,7 +150,7 @@ void t.test('once the kernel has acknowledged a push, no new open is older', opt
           tree.documents.changed(document.next());
           await served.acknowledged();
           acknowledge(document.version);
-          if (random.below(2) === 0) await sleep(random.below(5));
+          if (random.int(2) === 0) await sleep(random.int(5));
         }
         await sleep(300);
       });
@@ -204,7 +204,7 @@ void t.test('own commits and pushes by others, interleaved', options, async (t) 
       let pushed = 0;
       while (editing) {
         tree.mounted.changed(runtime.change('others', String(++pushed)));
-        await sleep(random.below(4));
+        await sleep(random.int(4));
       }
       const { stdout, stderr } = await editor;
       t.same(JSON.parse(stdout || JSON.stringify([stderr])), [], `SEED=${seed}`);

@@ -40,10 +40,10 @@ const { O_RDONLY, O_WRONLY, O_RDWR, O_CREAT, O_EXCL, O_TRUNC, O_APPEND, O_DIRECT
 
 function randomCall(random: Random): Call {
   const path = () => random.pick(NAMES);
-  const slot = () => random.below(3);
+  const slot = () => random.int(3);
   const size = () => random.pick([0, 1, 100, 4095, 4096, 4097, 70_000]);
   const offset = () => random.pick([0, 0, 1, 4096, 5000, 131_072]);
-  const byte = () => random.below(256);
+  const byte = () => random.int(256);
   const mode = () => random.pick([0o644, 0o600, 0o755, 0o4755, 0o2755, 0o1777]);
   const flags = () =>
     random.pick([O_RDONLY, O_WRONLY, O_RDWR]) |
@@ -57,7 +57,7 @@ function randomCall(random: Random): Call {
     [8, () => ['write', slot(), byte(), size()]],
     [4, () => ['pread', slot(), size(), offset()]],
     [5, () => ['pwrite', slot(), byte(), size(), offset()]],
-    [3, () => ['lseek', slot(), random.pick([0, 10, -5, 4096]), random.below(3)]],
+    [3, () => ['lseek', slot(), random.pick([0, 10, -5, 4096]), random.int(3)]],
     [3, () => ['ftruncate', slot(), size()]],
     [2, () => ['truncate', path(), random.pick([0, 10, 5000, -1])]],
     [3, () => ['fstat', slot()]],
@@ -85,31 +85,31 @@ function randomCall(random: Random): Call {
       ],
     ],
     [3, () => ['listdir', path()]],
-    [1, () => ['access', path(), random.below(8)]],
+    [1, () => ['access', path(), random.int(8)]],
     [1, () => ['umask', random.pick([0o022, 0o077, 0])]],
     [1, () => ['fsync', slot()]],
     [2, () => ['fallocate', slot(), random.pick([0, 1]), offset(), random.pick([1, 5000])]],
     [1, () => ['copy_file_range', slot(), slot(), size(), offset(), offset()]],
     [1, () => ['sendfile', slot(), slot(), offset(), size()]],
-    [2, () => ['mmap_write', slot(), byte(), random.below(10_000)]],
+    [2, () => ['mmap_write', slot(), byte(), random.int(10_000)]],
     [
       1,
       () => [
         'setxattr',
         path(),
         random.pick(['user.x', 'user.y']),
-        'v'.repeat(random.below(50)),
-        random.below(3),
+        'v'.repeat(random.int(50)),
+        random.int(3),
       ],
     ],
     [1, () => ['getxattr', path(), 'user.x']],
     [1, () => ['listxattr', path()]],
     [1, () => ['removexattr', path(), 'user.x']],
   ];
-  let at = random.below(calls.reduce((sum, [weight]) => sum + weight, 0));
+  let at = random.int(calls.reduce((sum, [weight]) => sum + weight, 0));
   for (const [weight, make] of calls) {
     at -= weight;
-    if (at < 0) return [random.below(3), ...make()];
+    if (at < 0) return [random.int(3), ...make()];
   }
   throw new Error('the weights do not add up');
 }

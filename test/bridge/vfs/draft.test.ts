@@ -5,7 +5,7 @@ import t, { type Test } from 'tap';
 import { DocumentDraft, type OwnBytes } from '#bridge/vfs/draft.js';
 import { DOCUMENT_BYTES_MAX, RegularFile } from '#bridge/vfs/regular-file.js';
 import { InodeTable, Tree } from '#bridge/vfs/tree.js';
-import { type Random, randomTest } from '#test/bridge/wire/random.js';
+import { type Random, randomTest } from '#test/support/random.js';
 import { FakeRun } from './fake-run.js';
 
 const OWNER = { uid: 0, gid: 0 };

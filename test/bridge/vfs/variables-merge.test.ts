@@ -2,7 +2,7 @@ import t from 'tap';
 import { diffMembers, showSame } from '#bridge/vfs/variables-merge.js';
 import { type Members, renderMembers, scanMembers } from '#bridge/wire/json-source.js';
 import { UPDATED } from '#bridge/wire/names.js';
-import { type Random, randomTest } from '#test/bridge/wire/random.js';
+import { type Random, randomTest } from '#test/support/random.js';
 import { FakeRun } from './fake-run.js';
 
 /** The members of a text that must be an object. */

@@ -9,8 +9,8 @@ import { decodeFrame, encodeFrame, type Frame, parse } from '#bridge/wire/frames
 import { MESSAGE_BYTES_MAX, PENDING_CALLS_MAX } from '#bridge/wire/limits.js';
 import { type Call, type Handlers, Peer, type Serve, serveTable } from '#bridge/wire/peer.js';
 import type { Operations } from '#bridge/wire/protocol.js';
-import { randomTest } from '#test/bridge/wire/random.js';
 import { shown } from '#test/bridge/wire/shown.js';
+import { randomTest } from '#test/support/random.js';
 
 const run = promisify(execFile);
 const UUID = '11111111-2222-4333-8444-555555555555';

@@ -10,8 +10,8 @@ import {
   renderMembers,
   scanMembers,
 } from '#bridge/wire/json-source.js';
-import { type Random, randomTest } from '#test/bridge/wire/random.js';
 import { shown } from '#test/bridge/wire/shown.js';
+import { type Random, randomTest } from '#test/support/random.js';
 
 const NESTED_DEPTH = 100_000;
 const nested = '['.repeat(NESTED_DEPTH) + ']'.repeat(NESTED_DEPTH);

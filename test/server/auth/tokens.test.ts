@@ -13,7 +13,7 @@ import t, { type Test } from 'tap';
 import { BridgeError, type Code } from '#bridge/wire/errors.js';
 import { ExecutionId } from '#bridge/wire/names.js';
 import { SCOPES, TOKEN_LIFETIME_MS, Tokens } from '#server/auth/tokens.js';
-import { randomTest } from '#test/bridge/wire/random.js';
+import { randomTest } from '#test/support/random.js';
 
 const HOST = 'thumbprint-of-host-a';
 const OTHER_HOST = 'thumbprint-of-host-b';

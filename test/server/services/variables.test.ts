@@ -14,7 +14,7 @@ import { Keyring } from '#server/store/keyring.js';
 import { LevelStore } from '#server/store/level-store.js';
 import { MemoryStore } from '#server/store/memory-store.js';
 import type { Commit, Entry, Key, Store } from '#server/store/store.js';
-import { Random, randomTest } from '#test/bridge/wire/random.js';
+import { Random, randomTest } from '#test/support/random.js';
 
 const ADA: Namespace = { user: 'ada' };
 const key = (text: string): VariableKey => VariableKey.parse(text);

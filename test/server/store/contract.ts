@@ -13,8 +13,8 @@ import {
   STORE_VALUE_BYTES_MAX,
   type Store,
 } from '#server/store/store.js';
-import { type Random, randomTest } from '#test/bridge/wire/random.js';
 import { shown } from '#test/bridge/wire/shown.js';
+import { type Random, randomTest } from '#test/support/random.js';
 
 /** One store under test. The suite closes every store it opens. */
 export interface Opened {

@@ -17,7 +17,7 @@ import { Keyring } from '#server/store/keyring.js';
 import { LevelStore } from '#server/store/level-store.js';
 import { MemoryStore } from '#server/store/memory-store.js';
 import type { Entry, Key, Store } from '#server/store/store.js';
-import { randomTest } from '#test/bridge/wire/random.js';
+import { randomTest } from '#test/support/random.js';
 import { entriesOf, put, text } from './contract.js';
 
 function temporaryDirectory(t: Test): string {
