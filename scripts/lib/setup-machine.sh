@@ -11,10 +11,12 @@ engine_answers() {
       .on("error", () => process.exit(1)).on("timeout", () => process.exit(1));' "$socket"
 }
 
-# process_is <pid file> <command name>: a pid may have been given to somebody else since the file was written.
+# process_is <pid file> <command name>: a pid may have been given to somebody else since the file was written, and one that
+# was killed may still wait for its parent to notice.
 process_is() {
   local pid
-  pid=$(cat "$1" 2>/dev/null) && [ -n "$pid" ] && [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$2" ]
+  pid=$(cat "$1" 2>/dev/null) && [ -n "$pid" ] && [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$2" ] &&
+    ! grep -q '^State:[[:space:]]*[ZX]' "/proc/$pid/status" 2>/dev/null
 }
 
 require_machine() {
