@@ -18,7 +18,7 @@ export class FakeRuntime implements Runtime {
   /** What the next calls reject with. */
   failure: Error | undefined;
   /** What every call waits for first. */
-  gate: Promise<void> = Promise.resolve();
+  #gate: Promise<void> = Promise.resolve();
   #version: number;
 
   constructor(values: Readonly<Record<string, string>> = {}) {
@@ -34,6 +34,15 @@ export class FakeRuntime implements Runtime {
       order: i,
       updatedAt: 0,
     }));
+  }
+
+  /** From now on every call waits, as for a server that is silent, until the returned function is called. */
+  hold(): () => void {
+    let release: () => void = () => {};
+    this.#gate = new Promise((resolve) => {
+      release = resolve;
+    });
+    return release;
   }
 
   /** A change by somebody else, to be handed to the tree. */
@@ -72,7 +81,7 @@ export class FakeRuntime implements Runtime {
   async #call(what: string): Promise<void> {
     // A copy: a slice would keep the whole text alive.
     this.calls.push(Buffer.from(what.slice(0, 1000)).toString());
-    await this.gate;
+    await this.#gate;
     if (this.failure !== undefined) throw this.failure;
   }
 }

@@ -193,10 +193,7 @@ print(open('output.json').read())`;
     'while the server is silent a writer waits, a signal does not tear its close, SIGKILL frees it at once',
     async (t) => {
       const runtime = new FakeRuntime();
-      let open: () => void = () => {};
-      runtime.gate = new Promise((resolve) => {
-        open = resolve;
-      });
+      const open = runtime.hold();
       await using tree = await mount.tree(runtime);
       const program = `
 import os, signal, sys

@@ -61,10 +61,7 @@ print(sorted(n for n in os.listdir('.') if n in ('scratch', 'variables.json')))`
     'a handled signal and then SIGKILL: the process that waits for the server dies all the same',
     async (t) => {
       const runtime = new FakeRuntime();
-      let open: () => void = () => {};
-      runtime.gate = new Promise((resolve) => {
-        open = resolve;
-      });
+      const open = runtime.hold();
       await using tree = await mount.tree(runtime);
       const child = spawn(
         '/bin/sh',
@@ -117,10 +114,7 @@ fd = os.open('output.json', os.O_WRONLY | os.O_CREAT); os.write(fd, b'1'); print
     'fsync on a duplicate waits for the commit that a close of the other one started',
     async (t) => {
       const runtime = new FakeRuntime();
-      let open: () => void = () => {};
-      runtime.gate = new Promise((resolve) => {
-        open = resolve;
-      });
+      const open = runtime.hold();
       await using tree = await mount.tree(runtime);
       const running = tree.python(`
 import os, threading, time

@@ -122,10 +122,7 @@ for fd in fds:
 
   await t.test('when it is removed while a commit is under way', async (t) => {
     const runtime = new FakeRuntime({ number: '1' });
-    let answer: () => void = () => {};
-    runtime.gate = new Promise((resolve) => {
-      answer = resolve;
-    });
+    const answer = runtime.hold();
     const tree = served.bare.tree('tree-busy', runtime);
     const work = join(served.mountPoint, 'tree-busy/work');
     const client = runIn(work, 'sh', [
