@@ -35,7 +35,10 @@ export abstract class BaseDocument implements Document {
   commit(file: RegularFile, draft: Draft | undefined, caller: Caller): Promise<void> | undefined {
     if (draft !== undefined && !(draft instanceof DocumentDraft)) return undefined;
     // Another close(2) of the same description may be committing these very writes: this one is not durable earlier.
-    if (draft?.dirty === false) return draft.underWay;
+    if (draft?.dirty === false) {
+      this.readEnded(draft);
+      return draft.underWay;
+    }
     if (draft === undefined && !file.isDirty) return undefined;
     const content = this.#candidate(file, draft);
     const version = file.contentVersion;
@@ -85,6 +88,9 @@ export abstract class BaseDocument implements Document {
     _reads: boolean,
     _caller: Caller,
   ): void {}
+
+  /** close(2) of a handle through which nothing is left to commit. */
+  protected readEnded(_draft: DocumentDraft): void {}
 
   /** Stores `content`. Undefined = it is no valid document, nothing is stored. */
   protected abstract store(

@@ -34,6 +34,8 @@ export class VariablesDocument extends BaseDocument {
   /** What a process read last, by process id, for it and its ancestors; 0 = the execution. */
   readonly #read = new Map<number, Members>();
   readonly #bases = new WeakMap<DocumentDraft, Members>();
+  /** Which processes a handle was opened for reading by. */
+  readonly #readers = new WeakMap<DocumentDraft, readonly number[]>();
   /** Members of a file's committed content. */
   readonly #contents = new WeakMap<RegularFile, Members>();
   readonly #set = new Map<string, string>();
@@ -131,7 +133,20 @@ export class VariablesDocument extends BaseDocument {
       const members = this.#contentOf(file);
       this.#remember(family, members);
       this.#bases.set(draft, members);
+      this.#readers.set(draft, family);
     } else this.#bases.set(draft, this.#baseOf(family));
+  }
+
+  /**
+   * Somebody changed the file between this reader's open and its close: what it saw cannot be told, so nothing it leaves
+   * out later counts as deleted. (Of eight writers at once one used to delete what another had just added.)
+   */
+  protected override readEnded(draft: DocumentDraft): void {
+    const family = this.#readers.get(draft);
+    if (family === undefined || draft.isAlone) return;
+    const nothing: Members = new Map();
+    this.#bases.set(draft, nothing);
+    for (const pid of family) this.#read.set(pid, nothing);
   }
 
   protected override store(
@@ -143,6 +158,7 @@ export class VariablesDocument extends BaseDocument {
     const written = this.#parse(content);
     if (written === undefined) return undefined;
     const family = processFamily(caller.pid);
+    if (draft !== undefined) this.readEnded(draft); // r+: the same doubt, if others wrote meanwhile
     const base = (draft && this.#bases.get(draft)) ?? this.#baseOf(family);
     const edit = diffMembers(base, written, !this.#policy.exact);
     return this.#commitAndShow(file, written, edit, draft, family);

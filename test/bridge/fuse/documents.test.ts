@@ -257,6 +257,23 @@ os.close(fd); print('closed', flush=True)`;
       touch output.json && ls work/output.json; rm work/output.json; ls output.json 2>/dev/null; ls -a work | grep -c json`);
     t.equal(stdout, 'work/output.json\n3\n');
   });
+
+  await t.test(
+    'a reader whose file is rewritten between its open and its read deletes nothing',
+    async (t) => {
+      const runtime = new FakeRuntime({ a: '1', b: '2' });
+      await using tree = await mount.tree(runtime);
+      // Once, eight writers at once in one script lost a key this way.
+      const { stderr } = await tree.python(`
+import os
+reader = os.open('variables.json', os.O_RDONLY)
+writer = os.open('variables.json', os.O_WRONLY | os.O_TRUNC); os.write(writer, b'{"a":1')
+os.read(reader, 1000); os.close(reader); os.close(writer)
+w = os.open('variables.json', os.O_WRONLY | os.O_TRUNC); os.write(w, b'{"a":1,"c":3}'); os.close(w)`);
+      t.equal(stderr, '');
+      t.same([...runtime.values.keys()], ['a', 'b', 'c']);
+    },
+  );
 });
 
 async function waitForFile(directory: string, name: string): Promise<void> {
