@@ -4,66 +4,93 @@
  * start of the message, header included.
  */
 
-/** `enum fuse_opcode`, as far as we know it; an opcode without a handler is answered ENOSYS. */
-export const OPCODES = {
-  LOOKUP: 1,
-  FORGET: 2,
-  GETATTR: 3,
-  SETATTR: 4,
-  READLINK: 5,
-  SYMLINK: 6,
-  MKNOD: 8,
-  MKDIR: 9,
-  UNLINK: 10,
-  RMDIR: 11,
-  RENAME: 12,
-  LINK: 13,
-  OPEN: 14,
-  READ: 15,
-  WRITE: 16,
-  STATFS: 17,
-  RELEASE: 18,
-  FSYNC: 20,
-  SETXATTR: 21,
-  GETXATTR: 22,
-  LISTXATTR: 23,
-  REMOVEXATTR: 24,
-  FLUSH: 25,
-  INIT: 26,
-  OPENDIR: 27,
-  READDIR: 28,
-  RELEASEDIR: 29,
-  FSYNCDIR: 30,
-  GETLK: 31,
-  SETLK: 32,
-  SETLKW: 33,
-  ACCESS: 34,
-  CREATE: 35,
-  INTERRUPT: 36,
-  BMAP: 37,
-  DESTROY: 38,
-  IOCTL: 39,
-  POLL: 40,
-  NOTIFY_REPLY: 41,
-  BATCH_FORGET: 42,
-  FALLOCATE: 43,
-  READDIRPLUS: 44,
-  RENAME2: 45,
-  LSEEK: 46,
-  COPY_FILE_RANGE: 47,
-  SETUPMAPPING: 48,
-  REMOVEMAPPING: 49,
-  SYNCFS: 50,
-  TMPFILE: 51,
-  STATX: 52,
-} as const;
-export type OpcodeName = keyof typeof OPCODES;
+/** One operation as the kernel sends it. */
+interface Operation {
+  /** `enum fuse_opcode` */
+  readonly code: number;
+  /** Bytes of `struct fuse_*_in` before any name or data. A shorter message is refused: the rest would be an older one's. */
+  readonly body: number;
+  /** NUL-terminated names right after the body. */
+  readonly names: 0 | 1 | 2;
+  /**
+   * `reply`: a handler answers. `session`: the session itself does, or nobody must. `ENOSYS`: refused, which the kernel takes as
+   * "do it yourself, and do not ask again".
+   */
+  readonly answer: 'reply' | 'session' | 'ENOSYS';
+}
 
-export const OPCODE_NAMES: readonly (OpcodeName | undefined)[] = (() => {
-  const names: (OpcodeName | undefined)[] = [];
-  for (const [name, code] of Object.entries(OPCODES)) names[code] = name as OpcodeName;
+/** Every operation of protocol 7.45. A row that says `reply` without a handler does not compile (handlers.ts). */
+// biome-ignore format: a table
+export const OPERATIONS = {
+  LOOKUP:          { code:  1, body:  0, names: 1, answer: 'reply' },
+  FORGET:          { code:  2, body:  8, names: 0, answer: 'session' },
+  GETATTR:         { code:  3, body: 16, names: 0, answer: 'reply' },
+  SETATTR:         { code:  4, body: 88, names: 0, answer: 'reply' },
+  READLINK:        { code:  5, body:  0, names: 0, answer: 'reply' },
+  SYMLINK:         { code:  6, body:  0, names: 2, answer: 'reply' },
+  MKNOD:           { code:  8, body: 16, names: 1, answer: 'reply' },
+  MKDIR:           { code:  9, body:  8, names: 1, answer: 'reply' },
+  UNLINK:          { code: 10, body:  0, names: 1, answer: 'reply' },
+  RMDIR:           { code: 11, body:  0, names: 1, answer: 'reply' },
+  RENAME:          { code: 12, body:  8, names: 2, answer: 'reply' },
+  LINK:            { code: 13, body:  8, names: 1, answer: 'reply' },
+  OPEN:            { code: 14, body:  8, names: 0, answer: 'reply' },
+  READ:            { code: 15, body: 40, names: 0, answer: 'reply' },
+  WRITE:           { code: 16, body: 40, names: 0, answer: 'reply' },
+  STATFS:          { code: 17, body:  0, names: 0, answer: 'reply' },
+  RELEASE:         { code: 18, body: 24, names: 0, answer: 'reply' },
+  FSYNC:           { code: 20, body: 16, names: 0, answer: 'reply' },
+  SETXATTR:        { code: 21, body:  8, names: 1, answer: 'reply' },
+  GETXATTR:        { code: 22, body:  8, names: 1, answer: 'reply' },
+  LISTXATTR:       { code: 23, body:  8, names: 0, answer: 'reply' },
+  REMOVEXATTR:     { code: 24, body:  0, names: 1, answer: 'reply' },
+  FLUSH:           { code: 25, body: 24, names: 0, answer: 'reply' },
+  INIT:            { code: 26, body:  8, names: 0, answer: 'session' },
+  OPENDIR:         { code: 27, body:  8, names: 0, answer: 'reply' },
+  READDIR:         { code: 28, body: 40, names: 0, answer: 'reply' },
+  RELEASEDIR:      { code: 29, body: 24, names: 0, answer: 'reply' },
+  FSYNCDIR:        { code: 30, body: 16, names: 0, answer: 'reply' },
+  GETLK:           { code: 31, body: 48, names: 0, answer: 'ENOSYS' }, // locks are the kernel's: not negotiated
+  SETLK:           { code: 32, body: 48, names: 0, answer: 'ENOSYS' },
+  SETLKW:          { code: 33, body: 48, names: 0, answer: 'ENOSYS' },
+  ACCESS:          { code: 34, body:  8, names: 0, answer: 'ENOSYS' }, // default_permissions
+  CREATE:          { code: 35, body: 16, names: 1, answer: 'reply' },
+  INTERRUPT:       { code: 36, body:  8, names: 0, answer: 'session' },
+  BMAP:            { code: 37, body: 16, names: 0, answer: 'ENOSYS' }, // block devices
+  DESTROY:         { code: 38, body:  0, names: 0, answer: 'session' },
+  IOCTL:           { code: 39, body: 32, names: 0, answer: 'reply' },
+  POLL:            { code: 40, body: 24, names: 0, answer: 'reply' },
+  NOTIFY_REPLY:    { code: 41, body: 40, names: 0, answer: 'session' }, // to NOTIFY_RETRIEVE, which we never send
+  BATCH_FORGET:    { code: 42, body:  8, names: 0, answer: 'session' },
+  FALLOCATE:       { code: 43, body: 32, names: 0, answer: 'reply' },
+  READDIRPLUS:     { code: 44, body: 40, names: 0, answer: 'reply' },
+  RENAME2:         { code: 45, body: 16, names: 2, answer: 'reply' },
+  LSEEK:           { code: 46, body: 24, names: 0, answer: 'reply' },
+  COPY_FILE_RANGE: { code: 47, body: 56, names: 0, answer: 'reply' },
+  SETUPMAPPING:    { code: 48, body: 40, names: 0, answer: 'ENOSYS' }, // virtio-fs only
+  REMOVEMAPPING:   { code: 49, body:  4, names: 0, answer: 'ENOSYS' },
+  SYNCFS:          { code: 50, body:  8, names: 0, answer: 'ENOSYS' }, // the kernel sends it to virtio-fs only
+  TMPFILE:         { code: 51, body: 16, names: 1, answer: 'reply' },
+  STATX:           { code: 52, body: 24, names: 0, answer: 'ENOSYS' }, // GETATTR says all we know
+} as const satisfies Record<string, Operation>;
+export type OperationName = keyof typeof OPERATIONS;
+
+/** The operations that a handler answers. */
+export type ServedName = {
+  [O in OperationName]: (typeof OPERATIONS)[O]['answer'] extends 'reply' ? O : never;
+}[OperationName];
+
+export const OPERATION_NAMES = Object.keys(OPERATIONS) as readonly OperationName[];
+
+/** By opcode. */
+const NAME_OF: readonly (OperationName | undefined)[] = (() => {
+  const names: (OperationName | undefined)[] = [];
+  for (const name of OPERATION_NAMES) names[OPERATIONS[name].code] = name;
   return names;
 })();
+
+/** Undefined for an opcode that nobody has heard of. */
+export const nameOf = (opcode: number): OperationName | undefined => NAME_OF[opcode];
 
 /** struct fuse_in_header { u32 len, opcode; u64 unique, nodeid; u32 uid, gid, pid; u16 total_extlen, padding } */
 export const IN = {
@@ -125,39 +152,16 @@ export const WRITE_CACHE = 1 << 0;
 export const WRITE_KILL_SUIDGID = 1 << 2;
 export const OPEN_KILL_SUIDGID = 1 << 0;
 
+/** FOPEN_* of an open's answer. */
+export const FOPEN_DIRECT_IO = 1 << 0;
 export const FOPEN_KEEP_CACHE = 1 << 1;
+export const FOPEN_NONSEEKABLE = 1 << 2;
+export const FOPEN_STREAM = 1 << 4;
+
+/** `fuse_poll_in.flags`: say so, once, when the answer changes. */
+export const POLL_SCHEDULE_NOTIFY = 1 << 0;
 
 /** enum fuse_notify_code */
+export const NOTIFY_POLL = 1;
 export const NOTIFY_INVAL_INODE = 2;
 export const NOTIFY_INVAL_ENTRY = 3;
-
-/**
- * Bytes that a request's body has at least, before any name or data: `struct fuse_*_in`. A shorter message is refused,
- * because what it leaves out would be read from the message before it.
- */
-export const BODY_BYTES_MIN: { readonly [O in OpcodeName]?: number } = {
-  GETATTR: 16,
-  SETATTR: 88,
-  MKNOD: 16,
-  MKDIR: 8,
-  RENAME: 8,
-  RENAME2: 16,
-  LINK: 8,
-  OPEN: 8,
-  READ: 40,
-  WRITE: 40,
-  RELEASE: 24,
-  FSYNC: 16,
-  SETXATTR: 8,
-  GETXATTR: 8,
-  LISTXATTR: 8,
-  FLUSH: 24,
-  OPENDIR: 8,
-  READDIR: 40,
-  READDIRPLUS: 40,
-  RELEASEDIR: 24,
-  FSYNCDIR: 16,
-  CREATE: 16,
-  IOCTL: 32,
-  FALLOCATE: 32,
-};

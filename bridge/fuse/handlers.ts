@@ -1,17 +1,23 @@
 import { constants } from 'node:os';
-import { EINVAL, EIO, ENOENT, EOPNOTSUPP, ERANGE } from '#bridge/vfs/fs-error.js';
+import { fallocate } from '#bridge/vfs/file-ranges.js';
+import { EINVAL, EIO, ENOENT, ERANGE } from '#bridge/vfs/fs-error.js';
 import type { Caller, Directory, Inode } from '#bridge/vfs/inode.js';
 import { type OpenFile, RegularFile } from '#bridge/vfs/regular-file.js';
+import { type OpenStream, readStream, StreamFile } from '#bridge/vfs/stream-file.js';
 import type { AttrChange, Volume } from '#bridge/vfs/volume.js';
 import { getxattr, listxattr, removexattr, setxattr } from '#bridge/vfs/xattrs.js';
 import {
-  BODY_BYTES_MIN,
   FATTR,
+  FOPEN_DIRECT_IO,
   FOPEN_KEEP_CACHE,
+  FOPEN_NONSEEKABLE,
+  FOPEN_STREAM,
   IN,
   OPEN_KILL_SUIDGID,
-  type OpcodeName,
+  OPERATIONS,
   OUT_HEADER_BYTES,
+  POLL_SCHEDULE_NOTIFY,
+  type ServedName,
   WRITE_KILL_SUIDGID,
 } from './abi.js';
 import type { Reply } from './reply.js';
@@ -20,24 +26,39 @@ import type { Request } from './request.js';
 /** Fills the reply that the waiting request gets. */
 export type Finish = (reply: Reply) => void;
 
+/** An answer that a signal may cut short: the caller then gets EINTR, and nothing has happened. */
+export interface Wait {
+  readonly answer: Promise<Finish>;
+  /** Aborted by the session when an INTERRUPT for the request comes. */
+  readonly interrupt: AbortController;
+}
+
 /**
- * Answers one request by filling `reply`, or fails by throwing. A promise defers the answer: the request's buffer then
- * holds other requests, so everything was read from it before.
+ * Answers one request by filling `reply`, or fails by throwing. A promise or a Wait defers the answer: the request's buffer
+ * then holds other requests, so everything was read from it before. A promise goes on whatever signal comes, a Wait does not.
  */
-export type Handler = (request: Request, reply: Reply) => Promise<Finish> | void;
+export type Handler = (request: Request, reply: Reply) => Promise<Finish> | Wait | void;
+
+/** One for every row of the table that wants a reply. */
+export type Handlers = { readonly [O in ServedName]: Handler };
 
 /** Body offsets, for `request.u32(BODY + n)`. */
 const BODY = IN.BODY;
 
 const { ENOTTY } = constants.errno;
 
-/** fallocate(2) modes of linux/falloc.h */
-const FALLOC_FL_KEEP_SIZE = 1;
+/** open(2) as the kernel passes it, asm-generic/fcntl.h. */
+const O_NONBLOCK = 0o4000;
+
+/** poll(2) bits of asm-generic/poll.h: always readable and writable, as the kernel answers for a file without poll. */
+const POLLIN = 0x001;
+const POLLRDNORM = 0x040;
+const ALWAYS_READY = POLLIN | POLLRDNORM | 0x004 | 0x100;
 
 const done: Finish = () => {};
 
-/** Every operation we serve; an opcode that is not here is answered ENOSYS, which the kernel takes as "do it yourself". */
-export function handlersFor(volume: Volume): Partial<Record<OpcodeName, Handler>> {
+/** Every operation we serve, over one volume. */
+export function handlersFor(volume: Volume): Handlers {
   const regular = (request: Request): RegularFile => {
     const inode = volume.inode(request.node);
     if (!(inode instanceof RegularFile)) throw EINVAL;
@@ -63,7 +84,10 @@ export function handlersFor(volume: Volume): Partial<Record<OpcodeName, Handler>
     return volume.rename(from, name, to, newName, flags, callerOf(request))?.then(() => done);
   };
 
-  const handlers: Partial<Record<OpcodeName, Handler>> = {
+  /** Streams whose owner is told by NOTIFY_POLL once they turn readable. */
+  const scheduled = new WeakSet<OpenStream>();
+
+  const handlers: Handlers = {
     LOOKUP: (request, reply) => {
       const parent = volume.directory(request.node);
       const inode = volume.lookup(parent, nameAt(request, BODY));
@@ -124,6 +148,11 @@ export function handlersFor(volume: Volume): Partial<Record<OpcodeName, Handler>
     OPEN: (request, reply) => {
       const file = volume.inode(request.node);
       const [flags, openFlags] = [request.u32(BODY), request.u32(BODY + 4)];
+      if (file instanceof StreamFile) {
+        const { id } = volume.openStream(file, flags, callerOf(request));
+        reply.open(id, FOPEN_DIRECT_IO | FOPEN_NONSEEKABLE | FOPEN_STREAM);
+        return;
+      }
       const handle = volume.open(file, flags, callerOf(request));
       if ((openFlags & OPEN_KILL_SUIDGID) !== 0) volume.clearSetId(file);
       // The kernel's pages are right: scratch changes only through them, and a new version is a new inode.
@@ -142,7 +171,15 @@ export function handlersFor(volume: Volume): Partial<Record<OpcodeName, Handler>
       entry(reply, parent, inode);
       reply.open(handle.id, FOPEN_KEEP_CACHE);
     },
+    TMPFILE: (request, reply) => {
+      const parent = volume.directory(request.node);
+      const [flags, mode] = [request.u32(BODY), request.u32(BODY + 4)];
+      const [inode, handle] = volume.tmpfile(parent, mode, flags, callerOf(request));
+      entry(reply, parent, inode);
+      reply.open(handle.id, FOPEN_KEEP_CACHE);
+    },
     READ: (request, reply) => {
+      if (volume.inode(request.node) instanceof StreamFile) return readFromStream(request, reply);
       const file = regular(request);
       const size = Math.min(request.u32(BODY + 16), reply.bytes.length - OUT_HEADER_BYTES);
       reply.length += file.read(reply.bytes, OUT_HEADER_BYTES, size, request.u64(BODY + 8));
@@ -163,6 +200,24 @@ export function handlersFor(volume: Volume): Partial<Record<OpcodeName, Handler>
     FSYNC: (request) =>
       volume.fsync(regular(request), handleOf(volume, request), callerOf(request)).then(() => done),
     RELEASE: (request) => volume.release(request.u64(BODY)),
+    POLL: (request, reply) => {
+      if (!(volume.inode(request.node) instanceof StreamFile)) {
+        reply.size(ALWAYS_READY);
+        return;
+      }
+      const opened = volume.stream(request.u64(BODY));
+      const isReadable = opened.stream.isReadable;
+      const wantsNews = (request.u32(BODY + 16) & POLL_SCHEDULE_NOTIFY) !== 0;
+      if (!isReadable && wantsNews && !scheduled.has(opened)) {
+        const pollHandle = request.u64(BODY + 8); // one for each open file description
+        scheduled.add(opened);
+        opened.stream.whenReadable(() => {
+          scheduled.delete(opened);
+          void volume.background(async () => await volume.kernel.pollChanged(pollHandle));
+        });
+      }
+      reply.size(isReadable ? POLLIN | POLLRDNORM : 0);
+    },
     OPENDIR: (request, reply) => reply.open(volume.opendir(volume.directory(request.node)).id, 0),
     READDIR: (request, reply) => readdir(request, reply, false),
     READDIRPLUS: (request, reply) => readdir(request, reply, true),
@@ -190,24 +245,52 @@ export function handlersFor(volume: Volume): Partial<Record<OpcodeName, Handler>
     REMOVEXATTR: (request) => removexattr(volume.inode(request.node), nameAt(request, BODY)),
     IOCTL: (_request, reply) => reply.fail(ENOTTY),
     FALLOCATE: (request) => {
-      const file = regular(request);
-      const [offset, length, mode] = [
-        request.u64(BODY + 8),
-        request.u64(BODY + 16),
-        request.u32(BODY + 24),
-      ];
-      if ((mode & ~FALLOC_FL_KEEP_SIZE) !== 0) throw EOPNOTSUPP;
-      if (mode === 0 && offset + length > file.size) file.truncate(offset + length);
+      const target = { file: regular(request), handle: handleOf(volume, request) };
+      const [offset, length] = [request.u64(BODY + 8), request.u64(BODY + 16)];
+      return fallocate(target, request.u32(BODY + 24), offset, length)?.then(() => done);
+    },
+    LSEEK: (request, reply) =>
+      reply.offset(regular(request).seek(request.u64(BODY + 8), request.u32(BODY + 16))),
+    COPY_FILE_RANGE: (request, reply) => {
+      const target = volume.inode(request.u64(BODY + 16));
+      if (!(target instanceof RegularFile)) throw EINVAL;
+      const to = { file: target, handle: volume.handle(request.u64(BODY + 24)) };
+      const [offset, offsetOut] = [request.u64(BODY + 8), request.u64(BODY + 32)];
+      const length = request.u64(BODY + 40);
+      reply.size(volume.copyRange(regular(request), offset, to, offsetOut, length));
     },
   };
-  for (const [name, handler] of Object.entries(handlers) as [OpcodeName, Handler][]) {
-    const bytes = BODY_BYTES_MIN[name] ?? 0;
-    handlers[name] = (request, reply) => {
-      if (!request.has(bytes)) throw EINVAL;
-      return handler(request, reply);
-    };
-  }
-  return handlers;
+
+  const readFromStream = (request: Request, reply: Reply): Wait | void => {
+    const opened = volume.stream(request.u64(BODY));
+    const size = Math.min(request.u32(BODY + 16), reply.bytes.length - OUT_HEADER_BYTES);
+    const isBlocking = (request.u32(BODY + 32) & O_NONBLOCK) === 0;
+    const interrupt = new AbortController();
+    const data = readStream(opened, size, isBlocking, interrupt.signal);
+    if (data instanceof Promise)
+      return { answer: data.then((bytes) => (answer) => answer.data(bytes)), interrupt };
+    reply.data(data);
+  };
+
+  const checked = Object.entries(handlers).map(([name, handler]) => [
+    name,
+    afterCheck(name as ServedName, handler),
+  ]);
+  return Object.fromEntries(checked) as Handlers;
+}
+
+/** Refuses a message that ends inside its body or its names, before the handler would read what an older one left there. */
+function afterCheck(name: ServedName, handler: Handler): Handler {
+  const { body, names } = OPERATIONS[name];
+  return (request, reply) => {
+    if (!request.has(body)) throw EINVAL;
+    for (let i = 0, at = BODY + body; i < names; i++) {
+      const end = request.endOfName(at);
+      if (end === undefined) throw EIO;
+      at = end + 1;
+    }
+    return handler(request, reply);
+  };
 }
 
 /** Gives the kernel a reference along with the entry. */
@@ -224,12 +307,8 @@ function callerOf(request: Request): Caller {
 const handleOf = (volume: Volume, request: Request): OpenFile | undefined =>
   volume.handle(request.u64(BODY));
 
-/** @throws FsError EIO for a message that ends inside the name */
-function nameAt(request: Request, offset: number): string {
-  const name = request.name(offset);
-  if (name === undefined) throw EIO;
-  return name;
-}
+/** `afterCheck` has seen that it ends. */
+const nameAt = (request: Request, offset: number): string => request.name(offset) ?? '';
 
 /** getxattr(2): size 0 asks how long the value is. */
 function sized(reply: Reply, size: number, value: Uint8Array): void {

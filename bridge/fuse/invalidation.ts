@@ -1,7 +1,7 @@
 import type { Directory } from '#bridge/vfs/inode.js';
 import type { Tree } from '#bridge/vfs/tree.js';
 import type { KernelCache } from '#bridge/vfs/volume.js';
-import { NOTIFY_INVAL_ENTRY, OUT_HEADER_BYTES } from './abi.js';
+import { NOTIFY_INVAL_ENTRY, NOTIFY_POLL, OUT_HEADER_BYTES } from './abi.js';
 import type { Channel } from './channel.js';
 
 /**
@@ -29,5 +29,14 @@ export class Invalidation implements KernelCache {
     const sent = last.then(send, send);
     this.#last.set(directory.tree, sent);
     await sent;
+  }
+
+  /** struct fuse_notify_poll_wakeup_out { u64 kh } */
+  async pollChanged(pollHandle: number): Promise<void> {
+    const message = Buffer.alloc(OUT_HEADER_BYTES + 8);
+    message.writeUInt32LE(message.length, 0);
+    message.writeInt32LE(NOTIFY_POLL, 4);
+    message.writeBigUInt64LE(BigInt(pollHandle), OUT_HEADER_BYTES);
+    await this.#channel.notify(message);
   }
 }

@@ -67,8 +67,13 @@ export class Request {
 
   /** The NUL-terminated name at `offset`, as Latin-1; undefined when the message ends first. */
   name(offset: number): string | undefined {
+    const end = this.endOfName(offset);
+    return end === undefined ? undefined : this.bytes.toString('latin1', offset, end);
+  }
+
+  /** Where the NUL of the name at `offset` is. */
+  endOfName(offset: number): number | undefined {
     const end = this.bytes.indexOf(0, offset);
-    if (end < 0 || end >= this.length) return undefined;
-    return this.bytes.toString('latin1', offset, end);
+    return end < 0 || end >= this.length ? undefined : end;
   }
 }

@@ -1,5 +1,5 @@
 import { constants } from 'node:os';
-import { FsError, hostErrno } from '#bridge/vfs/fs-error.js';
+import { FsError, hostErrno, EINTR as INTERRUPTED } from '#bridge/vfs/fs-error.js';
 import { isDying } from '#bridge/vfs/process-family.js';
 import type { Volume } from '#bridge/vfs/volume.js';
 import { BridgeError, errnoOf } from '#bridge/wire/errors.js';
@@ -9,10 +9,13 @@ import {
   KERNEL_MAJOR,
   KERNEL_MINOR,
   KERNEL_MINOR_MIN,
-  OPCODE_NAMES,
-  OPCODES,
+  nameOf,
+  OPERATION_NAMES,
+  OPERATIONS,
+  type OperationName,
 } from './abi.js';
 import { Channel } from './channel.js';
+import { FairShare } from './fair-share.js';
 import { type Finish, type Handler, handlersFor } from './handlers.js';
 import { Invalidation } from './invalidation.js';
 import { Reply } from './reply.js';
@@ -23,13 +26,19 @@ const IO_BYTES_MAX = 1024 * 1024;
 /** The kernel wants room for the header beside the data. */
 const REQUEST_BYTES_MAX = IO_BYTES_MAX + 4096;
 const MAX_PAGES = 256;
-/** A connection's background requests are shared by all executions: never let one's readahead stop another's. */
-const MAX_BACKGROUND = 65_535;
+/**
+ * Requests nobody waits for (pages of mappings, releases) that the kernel sends ahead. They are answered at once, so no one
+ * execution can hold the places; and a read waits behind no more than this many writes of 1 MiB.
+ */
+const MAX_BACKGROUND = 16;
 
-const { ENOSYS, EINTR, EPROTO, EIO } = constants.errno;
+const { ENOSYS, EPROTO, EIO } = constants.errno;
+const EINTR = INTERRUPTED.errno;
+
+export type InitFlag = keyof typeof INIT_BITS;
 
 /** What we would like; the kernel offers what it has. Why these: fuse-facts.md, "Recommended driver". */
-const WANTED = Object.values(INIT_BITS);
+const WANTED = Object.keys(INIT_BITS) as InitFlag[];
 
 export interface SessionLog {
   info(context: object, message: string): void;
@@ -44,6 +53,8 @@ interface Waiting {
   readonly high: number;
   readonly pid: number;
   readonly opcode: number;
+  /** Set when any signal ends the wait; otherwise only the death of the process does. */
+  readonly interrupt: AbortController | undefined;
   /** A signal came while it waited. */
   interrupted: boolean;
 }
@@ -60,6 +71,8 @@ export class FuseSession {
   readonly #volume: Volume;
   readonly #log: SessionLog;
   readonly #waiting = new Map<number, Waiting>();
+  readonly #fairShare: FairShare;
+  readonly #wanted: readonly InitFlag[];
   #dyingCheck: NodeJS.Timeout | undefined;
   #started: () => void = () => {};
   /** Resolves when the kernel's INIT was answered: the mount works from then on. */
@@ -67,12 +80,24 @@ export class FuseSession {
   /** Resolves when the connection is gone: unmounted, aborted, or lost (then with the reason). */
   readonly ended: Promise<Error | undefined>;
 
-  /** `fd` is /dev/fuse after mount(2): reading before gives EPERM. The session owns it and closes it at its end. */
-  constructor(fd: number, volume: Volume, log: SessionLog) {
+  /**
+   * `fd` is /dev/fuse after mount(2): reading before gives EPERM. The session owns it and closes it at its end. `without`:
+   * flags to leave out, as if the kernel did not have them.
+   */
+  constructor(
+    fd: number,
+    volume: Volume,
+    log: SessionLog,
+    { without = [] }: { without?: readonly InitFlag[] } = {},
+  ) {
     this.#volume = volume;
     this.#log = log;
-    const named = handlersFor(volume);
-    this.#handlers = OPCODE_NAMES.map((name) => (name === undefined ? undefined : named[name]));
+    this.#wanted = WANTED.filter((flag) => !without.includes(flag));
+    this.#fairShare = new FairShare((reply) => this.#channel.reply(reply, reply.byteLength));
+    const named: Partial<Record<OperationName, Handler>> = handlersFor(volume);
+    const handlers: (Handler | undefined)[] = [];
+    for (const name of OPERATION_NAMES) handlers[OPERATIONS[name].code] = named[name];
+    this.#handlers = handlers;
     this.ready = new Promise((resolve) => {
       this.#started = resolve;
     });
@@ -94,10 +119,7 @@ export class FuseSession {
     try {
       this.#dispatch(length);
     } catch (error) {
-      this.#log.warn(
-        { op: OPCODE_NAMES[this.#request.opcode], err: error },
-        'request failed unforeseen',
-      );
+      this.#log.warn({ op: nameOf(this.#request.opcode), err: error }, 'request failed unforeseen');
     }
   }
 
@@ -110,18 +132,19 @@ export class FuseSession {
     }
     const { opcode } = request;
     switch (opcode) {
-      case OPCODES.FORGET:
+      case OPERATIONS.FORGET.code:
         if (request.has(8)) this.#volume.forget(request.node, request.u64(IN.BODY));
         return;
-      case OPCODES.BATCH_FORGET:
+      case OPERATIONS.BATCH_FORGET.code:
         this.#forgetMany();
         return;
-      case OPCODES.INTERRUPT:
+      case OPERATIONS.INTERRUPT.code:
         if (request.has(8)) this.#interrupted(request.u32(IN.BODY), request.u32(IN.BODY + 4));
         return;
-      case OPCODES.DESTROY:
-        return; // only block-device mounts wait for an answer
-      case OPCODES.INIT:
+      case OPERATIONS.DESTROY.code:
+      case OPERATIONS.NOTIFY_REPLY.code:
+        return; // nobody waits for an answer
+      case OPERATIONS.INIT.code:
         this.#init();
         return;
       default:
@@ -142,12 +165,19 @@ export class FuseSession {
       try {
         const later = handler(request, reply);
         if (later !== undefined) {
-          this.#defer(later, { low, high, pid, opcode, interrupted: false });
+          const [answer, interrupt] =
+            'interrupt' in later ? [later.answer, later.interrupt] : [later, undefined];
+          this.#defer(answer, { low, high, pid, opcode, interrupt, interrupted: false });
           return;
         }
       } catch (error) {
         reply.fail(this.#errno(error, opcode));
       }
+    }
+    const tree = this.#volume.inodes.get(request.node)?.tree;
+    if (tree !== undefined) {
+      reply.end();
+      if (this.#fairShare.parks(tree, request.length, reply.bytes, reply.length)) return;
     }
     this.#send();
   }
@@ -170,13 +200,19 @@ export class FuseSession {
   }
 
   /**
-   * Any signal sends an INTERRUPT, SIGCHLD too, and a close(2) that fails for it would lose the word "durable". So a
-   * waiting call goes on, unless its process is dying: then it is answered at once and the commit ends without it.
+   * Any signal sends an INTERRUPT, SIGCHLD too, and a close(2) that fails for it would lose the word "durable". So a call
+   * that commits goes on, unless its process is dying: then it is answered at once and the commit ends without it. A call
+   * that only waits for something to come ends with EINTR.
    */
   #interrupted(low: number, high: number): void {
     const key = uniqueKey(low, high);
     const waiting = this.#waiting.get(key);
     if (waiting === undefined) return;
+    if (waiting.interrupt !== undefined) {
+      this.#abandon(key, waiting);
+      waiting.interrupt.abort(INTERRUPTED);
+      return;
+    }
     if (isDying(waiting.pid)) {
       this.#abandon(key, waiting);
       return;
@@ -236,7 +272,8 @@ export class FuseSession {
     }
     const offered = [flags ?? 0, request.has(20) ? request.u32(IN.BODY + 16) : 0];
     const granted = [0, 0];
-    for (const bit of WANTED) {
+    for (const flag of this.#wanted) {
+      const bit = INIT_BITS[flag];
       const word = bit >> 5;
       granted[word] = ((granted[word] ?? 0) | ((offered[word] ?? 0) & (1 << (bit & 31)))) >>> 0;
     }
@@ -262,7 +299,7 @@ export class FuseSession {
     if (error instanceof BridgeError) return errnoOf(error);
     const errno = hostErrno(error);
     // A full disk is the operator's business, anything else unforeseen is ours: both must be on record.
-    this.#log.warn({ op: OPCODE_NAMES[opcode], errno, err: error }, 'request failed');
+    this.#log.warn({ op: nameOf(opcode), errno, err: error }, 'request failed');
     return errno === 0 ? EIO : errno;
   }
 

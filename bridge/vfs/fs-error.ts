@@ -21,6 +21,7 @@ export const ENOENT = new FsError('ENOENT');
 export const EINTR = new FsError('EINTR');
 export const EIO = new FsError('EIO');
 export const EBADF = new FsError('EBADF');
+export const EAGAIN = new FsError('EAGAIN');
 export const EACCES = new FsError('EACCES');
 export const EEXIST = new FsError('EEXIST');
 export const EXDEV = new FsError('EXDEV');

@@ -1,22 +1,11 @@
-import {
-  closeSync,
-  constants,
-  fsync,
-  ftruncateSync,
-  openSync,
-  readSync,
-  unlinkSync,
-  writeSync,
-} from 'node:fs';
-import { promisify } from 'node:util';
-import { errnoCode } from '#bridge/wire/errors.js';
+import { constants } from 'node:fs';
 import { VALUE_BYTES_MAX } from '#bridge/wire/limits.js';
-import { EFBIG, EINVAL, ENOSPC } from './fs-error.js';
+import { Content, FILE_BYTES_MAX, PAGE_BYTES } from './content.js';
+import { EFBIG } from './fs-error.js';
 import { type Caller, Inode } from './inode.js';
 import type { Tree } from './tree.js';
 
-const { O_RDWR, S_IFREG } = constants;
-const fsyncAsync = promisify(fsync);
+const { S_IFREG } = constants;
 
 /**
  * The largest document: what the legacy runner took, and what the server takes as one value. A file at a legacy name is
@@ -24,10 +13,9 @@ const fsyncAsync = promisify(fsync);
  */
 export const DOCUMENT_BYTES_MAX = VALUE_BYTES_MAX;
 
-/** An inode whose bytes are in a backing file on the host, made at the first byte. */
+/** A file with content, and perhaps with a meaning: a document. */
 export class RegularFile extends Inode {
-  #size = 0;
-  #backed = false;
+  readonly #content = new Content(this);
   /** Grows with every change of content: tells a file that was written since a commit from one that was not. */
   contentVersion = 0;
   /** The contentVersion that was last committed as a document, or put there by the bridge. */
@@ -36,6 +24,8 @@ export class RegularFile extends Inode {
   refusedVersion = -1;
   /** Set while one of the legacy names leads here, and kept when a push put a newer version in its place. */
   document: Document | undefined;
+  /** Made by O_TMPFILE and not linked since: link(2) may give it its first name. */
+  isTemporary = false;
 
   /** `exempt`: made by the bridge itself, which no quota may stop. */
   constructor(tree: Tree, mode: number, owner: Pick<Caller, 'uid' | 'gid'>, exempt = false) {
@@ -43,11 +33,11 @@ export class RegularFile extends Inode {
   }
 
   get size(): number {
-    return this.#size;
+    return this.#content.size;
   }
 
   override get blocks(): number {
-    return Math.ceil(this.#size / 4096) * 8;
+    return this.#content.pages * (PAGE_BYTES / 512);
   }
 
   /** Whether its content was changed since it was last committed or put there by the bridge. */
@@ -55,49 +45,45 @@ export class RegularFile extends Inode {
     return this.contentVersion !== this.committedVersion;
   }
 
-  /** Reads into `target`; returns the count, 0 at the end. */
+  /** As Content.read. */
   read(target: Uint8Array, at: number, length: number, offset: number): number {
-    const count = Math.min(length, this.#size - offset);
-    if (count <= 0) return 0;
-    const read = this.#backed ? readSync(this.#fd(), target, at, count, offset) : 0;
-    if (read < count) target.fill(0, at + read, at + count); // a hole at the end
-    return count;
+    return this.#content.read(target, at, length, offset);
   }
 
-  /**
-   * Writes what the quota has room for, as a full disk would. Returns the count written, perhaps short.
-   * @throws FsError ENOSPC when there is room for nothing, EFBIG; host errors (a full disk) as they come
-   */
+  /** As Content.write: perhaps short. @throws FsError ENOSPC, EFBIG */
   write(data: Uint8Array, offset: number): number {
-    if (data.byteLength === 0) return 0;
-    const { quota, bytes } = this.tree;
-    if (offset >= this.#sizeMax) throw EFBIG;
-    const room = Math.max(0, quota.bytesMax - bytes);
-    const length = Math.min(data.byteLength, this.#size + room - offset, this.#sizeMax - offset);
-    if (length <= 0) throw ENOSPC;
-    return this.#store(length === data.byteLength ? data : data.subarray(0, length), offset);
+    const written = this.#content.write(data, offset, this.#sizeMax);
+    if (written > 0) this.#changed();
+    return written;
   }
 
-  /** @throws FsError EINVAL, EFBIG, ENOSPC */
+  /** @throws FsError EINVAL, EFBIG */
   truncate(size: number): void {
-    if (size < 0) throw EINVAL;
-    if (size > this.#sizeMax) throw EFBIG;
-    const growth = size - this.#size;
-    this.tree.charge(growth);
-    try {
-      if (this.#backed) ftruncateSync(this.#fd(), size);
-    } catch (error) {
-      this.tree.charge(-growth);
-      throw error;
-    }
-    this.#size = size;
-    this.#contentChanged();
+    this.#content.truncate(size, this.#sizeMax);
+    this.#changed();
+  }
+
+  /** As Content.reserve. @throws FsError ENOSPC, EFBIG */
+  reserve(offset: number, length: number, keepSize: boolean): void {
+    this.#content.reserve(offset, length, keepSize, this.#sizeMax);
+    this.#changed();
+  }
+
+  /** As Content.punch. */
+  async punch(offset: number, length: number): Promise<void> {
+    await this.#content.punch(offset, length);
+    this.#changed();
+  }
+
+  /** As Content.seek. @throws FsError ENXIO, EINVAL */
+  seek(offset: number, whence: number): number {
+    return this.#content.seek(offset, whence);
   }
 
   /** The whole content. For documents, whose size is bounded. @throws FsError EFBIG */
   readAll(): Uint8Array {
-    if (this.#size > DOCUMENT_BYTES_MAX) throw EFBIG;
-    const bytes = Buffer.allocUnsafe(this.#size);
+    if (this.size > DOCUMENT_BYTES_MAX) throw EFBIG;
+    const bytes = Buffer.allocUnsafe(this.size);
     this.read(bytes, 0, bytes.length, 0);
     this.#closeIfIdle();
     return bytes;
@@ -105,20 +91,15 @@ export class RegularFile extends Inode {
 
   /** The content of a new file that the bridge itself puts into a tree, whatever the quota says. */
   fill(bytes: Uint8Array): void {
-    for (let at = 0; at < bytes.byteLength; ) at += this.#store(bytes.subarray(at), at);
+    for (let at = 0; at < bytes.byteLength; )
+      at += this.#content.write(bytes.subarray(at), at, FILE_BYTES_MAX, true);
     this.#closeIfIdle();
+    this.#changed();
     this.committedVersion = this.contentVersion;
   }
 
-  /** On a descriptor of its own: the shared one may be closed while the disk works. */
   async sync(): Promise<void> {
-    if (!this.#backed) return;
-    const fd = openSync(this.tree.backingPath(this), O_RDWR);
-    try {
-      await fsyncAsync(fd);
-    } finally {
-      closeSync(fd);
-    }
+    await this.#content.sync();
   }
 
   /** Called when the last handle was closed. */
@@ -128,52 +109,20 @@ export class RegularFile extends Inode {
 
   override dispose(): void {
     super.dispose();
-    this.tree.closeBacking(this);
-    if (this.#backed) removeFile(this.tree.backingPath(this));
-    this.#backed = false;
-    this.tree.charge(-this.#size);
-    this.#size = 0;
+    this.#content.dispose();
   }
 
   get #sizeMax(): number {
-    const { bytesMax } = this.tree.quota;
-    return this.document === undefined ? bytesMax : Math.min(bytesMax, DOCUMENT_BYTES_MAX);
+    return this.document === undefined ? FILE_BYTES_MAX : DOCUMENT_BYTES_MAX;
   }
 
-  #store(data: Uint8Array, offset: number): number {
-    const written = writeSync(this.#fd(), data, 0, data.byteLength, offset);
-    const grown = Math.max(0, offset + written - this.#size);
-    this.tree.chargeExempt(grown);
-    this.#size += grown;
-    if (written > 0) this.#contentChanged();
-    return written;
-  }
-
-  #contentChanged(): void {
+  #changed(): void {
     this.contentVersion++;
     this.touchMtime();
   }
 
-  #fd(): number {
-    const fd = this.tree.backingFd(this);
-    if (!this.#backed) {
-      this.#backed = true;
-      if (this.#size > 0) ftruncateSync(fd, this.#size);
-    }
-    return fd;
-  }
-
   #closeIfIdle(): void {
     if (this.opens === 0) this.tree.closeBacking(this);
-  }
-}
-
-/** unlink(2); a backing file that somebody else removed is as gone as it should be. */
-function removeFile(path: string): void {
-  try {
-    unlinkSync(path);
-  } catch (error) {
-    if (errnoCode(error) !== 'ENOENT') throw error;
   }
 }
 

@@ -1,6 +1,8 @@
 import { constants } from 'node:fs';
+import { copyRange, type FileAndHandle } from './file-ranges.js';
 import {
   EACCES,
+  EBADF,
   EEXIST,
   EINVAL,
   EISDIR,
@@ -27,6 +29,7 @@ import {
 import { assertFits, checkName } from './names.js';
 import { type OpenFile, RegularFile } from './regular-file.js';
 import { Rename } from './rename.js';
+import type { OpenStream, StreamFile } from './stream-file.js';
 import { InodeTable, type Quota, Tree } from './tree.js';
 import { WorkDirectory } from './work-directory.js';
 
@@ -82,6 +85,8 @@ export interface OpenDirectory {
 /** What the kernel has cached and must be told about; calls resolve when the kernel has been told. */
 export interface KernelCache {
   entryChanged(directory: Directory, name: string): Promise<void>;
+  /** Whoever polls the file that the kernel calls `pollHandle` is to ask again. */
+  pollChanged(pollHandle: number): Promise<void>;
 }
 
 export interface Usage {
@@ -101,9 +106,10 @@ export class Volume {
   readonly root: Directory;
   readonly #files = new Map<number, OpenFile>();
   readonly #directories = new Map<number, OpenDirectory>();
+  readonly #streams = new Map<number, OpenStream>();
   #nextHandle = 1;
   /** Set by the driver; until then there is no kernel to tell. */
-  kernel: KernelCache = { entryChanged: async () => {} };
+  kernel: KernelCache = { entryChanged: async () => {}, pollChanged: async () => {} };
   /** Hears what fails when nobody waits for it. Set by the owner. */
   onError: (error: unknown) => void = () => {};
 
@@ -205,17 +211,22 @@ export class Volume {
     if (inode.isDirectory) throw EPERM;
     if (inode.tree !== parent.tree) throw EXDEV;
     if (inode.nlink >= LINKS_MAX) throw EMLINK;
+    // The last name is gone; only a file of O_TMPFILE may still get its first.
+    const isTemporary = inode instanceof RegularFile && inode.isTemporary;
+    if (inode.nlink === 0 && !isTemporary) throw ENOENT;
     this.#checkNew(parent, name);
     assertFits(parent, name, inode);
     inode.nlink++;
     inode.touchCtime();
     parent.add(name, inode);
+    if (isTemporary) inode.isTemporary = false;
     const committed = this.#settled(parent, name, caller);
     return (
       committed &&
       this.#orUndo(committed, [[parent, name]], () => {
         if (parent.get(name) !== inode) return;
         parent.remove(name);
+        if (isTemporary) inode.isTemporary = true;
         this.#unlinked(inode);
       })
     );
@@ -311,14 +322,40 @@ export class Volume {
     return [file, this.open(file, flags, caller)];
   }
 
+  /** open(2) with O_TMPFILE: a file without a name, which link(2) may give one. */
+  tmpfile(parent: Directory, mode: number, flags: number, caller: Caller): [Inode, OpenFile] {
+    if (parent === this.root) throw EACCES;
+    if (parent.nlink === 0) throw ENOENT;
+    const file = new RegularFile(parent.tree, mode, ownerIn(parent, caller));
+    file.nlink = 0;
+    file.isTemporary = true;
+    return [file, this.open(file, flags, caller)];
+  }
+
   open(inode: Inode, flags: number, caller: Caller): OpenFile {
     if (!(inode instanceof RegularFile)) throw inode.isDirectory ? EISDIR : ENXIO;
-    if ((flags & O_TRUNC) !== 0 && inode.size > 0) inode.truncate(0);
+    if ((flags & O_TRUNC) !== 0 && (inode.size > 0 || inode.blocks > 0)) inode.truncate(0);
     const draft = inode.document?.opened(inode, flags, caller);
     const handle: OpenFile = { id: this.#nextHandle++, file: inode, flags, draft, wrote: false };
     inode.opens++;
     this.#files.set(handle.id, handle);
     return handle;
+  }
+
+  /** open(2) of a stream: what it reads comes from now on. */
+  openStream(file: StreamFile, flags: number, caller: Caller): OpenStream {
+    if (!isReadOnlyOpen(flags)) throw EACCES;
+    const opened = { id: this.#nextHandle++, file, stream: file.stream(flags, caller) };
+    file.opens++;
+    this.#streams.set(opened.id, opened);
+    return opened;
+  }
+
+  /** @throws FsError EBADF for one of a life before this process: what it was waiting for is gone */
+  stream(id: number): OpenStream {
+    const opened = this.#streams.get(id);
+    if (opened === undefined) throw EBADF;
+    return opened;
   }
 
   /** A handle by its number; undefined for one of a life before this process. */
@@ -337,6 +374,18 @@ export class Volume {
       handle.draft?.wrote(data.subarray(0, written), offset);
     }
     return written;
+  }
+
+  /** copy_file_range(2). Returns the count, perhaps short. @throws FsError EXDEV between two trees: the caller then copies itself */
+  copyRange(
+    source: RegularFile,
+    offset: number,
+    { file, handle }: FileAndHandle,
+    offsetOut: number,
+    length: number,
+  ): number {
+    if (source.tree !== file.tree) throw EXDEV;
+    return copyRange(source, offset, length, (data) => this.write(file, handle, data, offsetOut));
   }
 
   /** close(2) of one descriptor. A promise when there is something to commit. */
@@ -360,7 +409,10 @@ export class Volume {
 
   release(id: number): void {
     const handle = this.#files.get(id);
-    if (handle === undefined) return;
+    if (handle === undefined) {
+      this.#releaseStream(id);
+      return;
+    }
     this.#files.delete(id);
     const { file, draft } = handle;
     const { document } = file;
@@ -370,6 +422,15 @@ export class Volume {
     if (draft !== undefined) document?.closed(draft);
     if (--file.opens === 0) file.released();
     this.#collect(file);
+  }
+
+  #releaseStream(id: number): void {
+    const opened = this.#streams.get(id);
+    if (opened === undefined) return;
+    this.#streams.delete(id);
+    opened.file.opens--;
+    opened.stream.close();
+    this.#collect(opened.file);
   }
 
   opendir(directory: Directory): OpenDirectory {
@@ -441,6 +502,8 @@ export class Volume {
       if (file.tree === directory.tree) this.#files.delete(id);
     for (const [id, opened] of this.#directories)
       if (opened.directory.tree === directory.tree) this.#directories.delete(id);
+    for (const [id, { file }] of this.#streams)
+      if (file.tree === directory.tree) this.#releaseStream(id);
     await this.kernel.entryChanged(this.root, name);
     await directory.tree.dispose();
   }

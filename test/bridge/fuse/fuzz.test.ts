@@ -2,8 +2,8 @@ import { spawn } from 'node:child_process';
 import { constants } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
-import { IN, OPCODES, type OpcodeName } from '#bridge/fuse/abi.js';
-import { handlersFor } from '#bridge/fuse/handlers.js';
+import { IN, nameOf, OPERATIONS, type OperationName } from '#bridge/fuse/abi.js';
+import { type Handler, handlersFor } from '#bridge/fuse/handlers.js';
 import { Reply } from '#bridge/fuse/reply.js';
 import { Request } from '#bridge/fuse/request.js';
 import { FsError } from '#bridge/vfs/fs-error.js';
@@ -38,7 +38,7 @@ class Table implements Disposable {
   /** Of the tree the messages know; and of one they do not know, which must stay as it is. */
   readonly work: Directory;
   readonly untouched: Directory;
-  readonly #handlers = handlersFor(this.volume);
+  readonly #handlers: Partial<Record<OperationName, Handler>> = handlersFor(this.volume);
   readonly #request = new Request(Buffer.from(new ArrayBuffer(IO_BYTES_MAX + 4096)));
   readonly reply = new Reply(IO_BYTES_MAX);
 
@@ -51,7 +51,7 @@ class Table implements Disposable {
   }
 
   /** The positive errno, 0 for success, -1 when there is no handler; what else escapes is rethrown. */
-  async call(name: OpcodeName, message: Buffer): Promise<number> {
+  async call(name: OperationName, message: Buffer): Promise<number> {
     const handler = this.#handlers[name];
     if (handler === undefined) return -1;
     message.copy(this.#request.bytes);
@@ -60,7 +60,7 @@ class Table implements Disposable {
     try {
       const later = handler(this.#request, this.reply);
       if (later !== undefined) {
-        const finish = await later;
+        const finish = await ('interrupt' in later ? later.answer : later);
         this.reply.begin(0, 0);
         finish(this.reply);
       }
@@ -102,7 +102,7 @@ void t.test('whatever a request says, a handler answers it or fails with an errn
   for (let i = 1; i <= MESSAGES; i++) {
     const message = messages.next();
     const opcode = message.readUInt32LE(IN.OPCODE);
-    const name = (Object.keys(OPCODES) as OpcodeName[]).find((key) => OPCODES[key] === opcode);
+    const name = nameOf(opcode);
     if (name === undefined) throw new Error(`opcode ${opcode} has no name`);
     const before = performance.now();
     let errno: number;
@@ -144,8 +144,8 @@ void t.test('each rule, one message', async (t) => {
   const { work, volume } = table;
   const u32 = (...values: number[]) => Buffer.from(Uint32Array.from(values).buffer);
   const name = (text: string) => Buffer.from(`${text}\0`, 'latin1');
-  const send = async (op: OpcodeName, node: number, ...body: Buffer[]) =>
-    await table.call(op, messages.message(OPCODES[op], node, Buffer.concat(body)));
+  const send = async (op: OperationName, node: number, ...body: Buffer[]) =>
+    await table.call(op, messages.message(OPERATIONS[op].code, node, Buffer.concat(body)));
   const { EINVAL, EIO, ESTALE, ENAMETOOLONG } = constants.errno;
   const make = async (text: string) =>
     await send('CREATE', work.id, u32(0o102, 0o644, 0, 0), name(text));

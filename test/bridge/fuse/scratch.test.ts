@@ -176,6 +176,94 @@ for call in (lambda: os.setxattr('a','user.x',b'1'), lambda: os.setxattr('a','us
     except OSError as e: print(e.errno)
 `,
   ],
+  'holes: sparse files, fallocate, punched ranges, SEEK_DATA and SEEK_HOLE': [
+    'python3',
+    `
+import ctypes, errno, os
+libc = ctypes.CDLL(None, use_errno=True); libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
+fd = os.open('a', os.O_RDWR | os.O_CREAT)
+def show(what):
+    s, at, parts = os.fstat(fd), 0, []
+    while True:
+        try: data = os.lseek(fd, at, os.SEEK_DATA)
+        except OSError as e: parts.append(errno.errorcode[e.errno]); break
+        at = os.lseek(fd, data, os.SEEK_HOLE); parts.append((data, at))
+    print(what, s.st_size, s.st_blocks, parts)
+def fallocate(mode, offset, length):
+    r = libc.fallocate(fd, mode, offset, length); show((mode, offset, length, 0 if r == 0 else errno.errorcode[ctypes.get_errno()]))
+os.ftruncate(fd, 2**40); show('sparse'); os.pwrite(fd, b'x' * 10000, 2**30); show('an island'); os.ftruncate(fd, 2**30 + 5000); show('cut')
+fallocate(0, 0, 100000); fallocate(1, 2**31, 4096); fallocate(0, 0, -1); fallocate(0, 2**62, 2**62); fallocate(2, 0, 10); fallocate(8, 0, 4096)
+os.pwrite(fd, bytes(range(256)) * 400, 0); show('written'); fallocate(3, 5000, 20000); fallocate(3, 8192, 4096); fallocate(3, 2**30, 2**40); fallocate(3, 2**50, 1)
+print([os.pread(fd, 3, at) for at in (4999, 24999, 2**30)], os.pread(fd, 20000, 5000) == bytes(20000))
+os.pwrite(fd, b'back', 9000); show('refilled'); print(os.pread(fd, 12, 8996)); os.ftruncate(fd, 0); show('empty')
+`,
+  ],
+  'files without a name: O_TMPFILE, and the name that comes later': [
+    'python3',
+    `
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+def link(fd, name):
+    if libc.linkat(-100, b'/proc/self/fd/%d' % fd, -100, name.encode(), 0x400) < 0: raise OSError(ctypes.get_errno(), '')
+fd = os.open('.', os.O_RDWR | os.O_TMPFILE, 0o640); os.write(fd, b'unseen'); print(os.listdir('.'), os.fstat(fd).st_nlink, oct(os.fstat(fd).st_mode))
+link(fd, 'seen'); print(open('seen').read(), os.fstat(fd).st_nlink); os.unlink('seen'); print(os.fstat(fd).st_nlink)
+try: link(fd, 'again')
+except OSError as e: print(e.errno)
+os.close(fd); fd = os.open('.', os.O_WRONLY | os.O_TMPFILE | os.O_EXCL)
+try: link(fd, 'never')
+except OSError as e: print(e.errno)
+os.close(fd); print(os.listdir('.'))
+`,
+  ],
+  'copy_file_range: whole, in parts, within a file, past the end': [
+    'python3',
+    `
+import os
+data = os.urandom(3 * 1024 * 1024); open('a', 'wb').write(data); a = os.open('a', os.O_RDWR); b = os.open('b', os.O_RDWR | os.O_CREAT)
+left = len(data)
+while left: left -= os.copy_file_range(a, b, left)
+print(open('b', 'rb').read() == data, os.copy_file_range(a, b, 100), os.copy_file_range(a, b, 10, 0, 2**32), os.fstat(b).st_size)
+print(os.copy_file_range(a, a, 5, 0, 10), os.pread(a, 5, 10) == data[:5], os.copy_file_range(a, b, 10, len(data) - 3, 0), os.pread(b, 3, 0) == data[-3:])
+for call in (lambda: os.copy_file_range(a, a, 10, 0, 5), lambda: os.copy_file_range(a, os.open('a', os.O_RDONLY), 1), lambda: os.copy_file_range(a, os.open('a', os.O_WRONLY | os.O_APPEND), 1)):
+    try: print(call())
+    except OSError as e: print(e.errno)
+`,
+  ],
+  'locks: flock, POSIX and OFD, shared, upgraded, lost with the process, waited for and interrupted':
+    [
+      'python3',
+      `
+import fcntl, os, signal, struct, time
+F_OFD_SETLK, F_OFD_SETLKW = 37, 38
+def ofd(f, kind, wait=False, start=0, length=0):
+    fcntl.fcntl(f, F_OFD_SETLKW if wait else F_OFD_SETLK, struct.pack('hhqqi4x', kind, 0, start, length, 0))
+def tries(what, call):
+    try: call(); print(what, 'got', flush=True)
+    except OSError as e: print(what, e.errno, flush=True)
+def child(body):
+    pid = os.fork()
+    if pid == 0:
+        try: body()
+        finally: os._exit(0)
+    return pid
+a, b = open('l', 'w+'), open('l', 'w+')
+fcntl.flock(a, fcntl.LOCK_SH); tries('two shared', lambda: fcntl.flock(b, fcntl.LOCK_SH | fcntl.LOCK_NB)); tries('upgrade', lambda: fcntl.flock(b, fcntl.LOCK_EX | fcntl.LOCK_NB))
+fcntl.flock(a, fcntl.LOCK_UN); fcntl.flock(b, fcntl.LOCK_UN)
+ofd(a, fcntl.F_WRLCK, start=0, length=10); tries('ofd same process', lambda: ofd(b, fcntl.F_WRLCK, start=5, length=10)); tries('ofd apart', lambda: ofd(b, fcntl.F_WRLCK, start=10, length=10))
+tries('posix against ofd', lambda: fcntl.lockf(b, fcntl.LOCK_EX | fcntl.LOCK_NB, 5)); a.close(); tries('after close', lambda: ofd(b, fcntl.F_WRLCK, start=0, length=10)); ofd(b, fcntl.F_UNLCK)
+fcntl.lockf(b, fcntl.LOCK_EX)
+os.waitpid(child(lambda: tries('posix other process', lambda: fcntl.lockf(open('l', 'w+'), fcntl.LOCK_EX | fcntl.LOCK_NB))), 0)
+open('l').close(); os.waitpid(child(lambda: tries('lost by any close', lambda: fcntl.lockf(open('l', 'w+'), fcntl.LOCK_EX | fcntl.LOCK_NB))), 0)
+holder = child(lambda: (fcntl.flock(open('l', 'w+'), fcntl.LOCK_EX), time.sleep(60))); time.sleep(0.2)
+tries('held', lambda: fcntl.flock(b, fcntl.LOCK_EX | fcntl.LOCK_NB))
+class Alarm(Exception): pass
+def on(*_): raise Alarm
+signal.signal(signal.SIGALRM, on); signal.setitimer(signal.ITIMER_REAL, 0.2)
+try: fcntl.flock(b, fcntl.LOCK_EX); print('got it?')
+except Alarm: print('a wait is interrupted')
+os.kill(holder, signal.SIGKILL); os.waitpid(holder, 0); fcntl.flock(b, fcntl.LOCK_EX); print('a killed holder lets go')
+`,
+    ],
 };
 
 const options = needsFuse();
@@ -215,10 +303,10 @@ void t.test('scratch behaves like a local directory', options, async (t) => {
       dd if=/dev/zero of=big bs=1M count=8 2>&1 | grep -o 'No space.*'
       stat -c %s big; rm big; dd if=/dev/zero of=big bs=1M count=3 status=none && echo fits; rm big
       for i in $(seq 100); do : > "f$i" || break; done 2>&1 | grep -o 'No space.*'; rm f*; : > again && echo again
-      truncate -s 1T huge 2>&1 | grep -o 'File too large'`);
+      truncate -s 1T sparse; du sparse; truncate -s 9T huge 2>&1 | grep -o 'File too large'`);
       t.match(
         stdout,
-        /^ 4096 \d+\nNo space left on device\n4\d{6}\nfits\nNo space left on device\nagain\nFile too large\n$/,
+        /^ 4096 \d+\nNo space left on device\n4\d{6}\nfits\nNo space left on device\nagain\n0\tsparse\nFile too large\n$/,
       );
     },
   );

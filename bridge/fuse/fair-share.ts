@@ -1,0 +1,110 @@
+/**
+ * How much one execution may have answered in one turn of the loop while others want something too. A turn is what lies
+ * between two polls for new requests. Small enough that nobody waits behind more than this, large enough that turns cost
+ * nothing beside the requests.
+ */
+const SHARE_PER_TURN = 16;
+
+/** A request costs one unit and one more for every so many bytes that it moves. */
+const BYTES_PER_UNIT = 16 * 1024;
+
+/** Others "want something" this long after their last request: longer than the pause of a busy script between two calls. */
+const CONTENTION_MS = 100;
+
+/** Replies that are kept back take memory; beyond this nothing more is kept back. */
+const PARKED_BYTES_MAX = 16 * 1024 * 1024;
+
+interface Share {
+  /** The turn that `spent` is about. */
+  turn: number;
+  spent: number;
+  readonly parked: Uint8Array[];
+}
+
+/**
+ * Fair turns for executions on one loop. Every process has one request at a time, so keeping an answer back keeps its next
+ * request out of the queue that all share: an execution with a hundred busy processes fills a turn no more than one with
+ * sixteen. An execution that is alone is never kept waiting, and a turn without work takes no time.
+ */
+export class FairShare {
+  readonly #send: (reply: Uint8Array) => void;
+  readonly #shares = new WeakMap<object, Share>();
+  /** Those with something parked, in the order of their first. */
+  readonly #behind = new Set<Share>();
+  #turn = 0;
+  #armed = false;
+  #last: object | undefined;
+  #contendedUntil = 0;
+  #parkedBytes = 0;
+
+  /** `send` delivers a reply that was kept back. */
+  constructor(send: (reply: Uint8Array) => void) {
+    this.#send = send;
+  }
+
+  /** Whether `owner` has to let others go first: then the reply is taken over, as a copy, and delivered in a later turn. */
+  parks(owner: object, requestBytes: number, reply: Uint8Array, replyBytes: number): boolean {
+    if (owner !== this.#last) {
+      if (this.#last !== undefined) this.#contendedUntil = performance.now() + CONTENTION_MS;
+      this.#last = owner;
+    }
+    if (this.#contendedUntil === 0) return false;
+    if (this.#behind.size === 0 && performance.now() > this.#contendedUntil) {
+      this.#contendedUntil = 0;
+      return false;
+    }
+    this.#arm();
+    const share = this.#shareOf(owner);
+    const isOver = share.parked.length > 0 || share.spent >= SHARE_PER_TURN;
+    if (isOver && this.#parkedBytes + replyBytes <= PARKED_BYTES_MAX) {
+      share.parked.push(Uint8Array.from(reply.subarray(0, replyBytes)));
+      this.#parkedBytes += replyBytes;
+      this.#behind.add(share);
+      return true;
+    }
+    share.spent += costOf(requestBytes + replyBytes);
+    return false;
+  }
+
+  #shareOf(owner: object): Share {
+    let share = this.#shares.get(owner);
+    if (share === undefined) {
+      share = { turn: this.#turn, spent: 0, parked: [] };
+      this.#shares.set(owner, share);
+    } else if (share.turn !== this.#turn) {
+      share.turn = this.#turn;
+      share.spent = 0;
+    }
+    return share;
+  }
+
+  #arm(): void {
+    if (this.#armed) return;
+    this.#armed = true;
+    setImmediate(() => {
+      this.#armed = false;
+      this.#nextTurn();
+    });
+  }
+
+  #nextTurn(): void {
+    this.#turn++;
+    for (const share of this.#behind) {
+      share.turn = this.#turn;
+      share.spent = 0;
+      while (share.spent < SHARE_PER_TURN) {
+        const reply = share.parked.shift();
+        if (reply === undefined) {
+          this.#behind.delete(share);
+          break;
+        }
+        this.#parkedBytes -= reply.byteLength;
+        share.spent += costOf(reply.byteLength);
+        this.#send(reply);
+      }
+    }
+    if (this.#behind.size > 0) this.#arm();
+  }
+}
+
+const costOf = (bytes: number): number => 1 + bytes / BYTES_PER_UNIT;

@@ -1,0 +1,271 @@
+import { spawn } from 'node:child_process';
+import {
+  closeSync,
+  constants,
+  fsync,
+  ftruncateSync,
+  openSync,
+  readSync,
+  unlinkSync,
+  writeSync,
+} from 'node:fs';
+import { promisify } from 'node:util';
+import { errnoCode } from '#bridge/wire/errors.js';
+import { Extents } from './extents.js';
+import { EFBIG, EINVAL, EIO, ENOSPC, ENXIO } from './fs-error.js';
+import type { Inode } from './inode.js';
+
+const { O_RDWR } = constants;
+const fsyncAsync = promisify(fsync);
+
+/** What the kernel pages by and tmpfs accounts by: a file of one byte takes this much room. */
+export const PAGE_BYTES = 4096;
+
+/** The largest offset we take: a number below 2^53 with room to spare, and what ext4 below us can hold. */
+export const FILE_BYTES_MAX = 8 * 1024 ** 4;
+
+/** Zeroing this much takes no longer than a large write; beyond, the range is given back to the host's file system. */
+const ZERO_BYTES_MAX = 1024 * 1024;
+
+/** linux/fs.h */
+const SEEK_DATA = 3;
+const SEEK_HOLE = 4;
+
+/**
+ * The bytes of one regular file: in a backing file on the host, made at the first byte, with holes where nothing was
+ * written. Pages that hold something, or were reserved with fallocate(2), count against the tree's quota.
+ */
+export class Content {
+  readonly #inode: Inode;
+  #size = 0;
+  #backed = false;
+  readonly #written = new Extents();
+  /** Reserved and not written since: room that is taken, but a hole to lseek(2). */
+  #reserved: Extents | undefined;
+
+  /** `inode` names the backing file. */
+  constructor(inode: Inode) {
+    this.#inode = inode;
+  }
+
+  get size(): number {
+    return this.#size;
+  }
+
+  get pages(): number {
+    return this.#written.total + (this.#reserved?.total ?? 0);
+  }
+
+  /** Reads into `target`; returns the count, 0 at the end. */
+  read(target: Uint8Array, at: number, length: number, offset: number): number {
+    const count = Math.min(length, this.#size - offset);
+    if (count <= 0) return 0;
+    const read = this.#backed ? readSync(this.#fd(), target, at, count, offset) : 0;
+    if (read < count) target.fill(0, at + read, at + count); // a hole at the end
+    return count;
+  }
+
+  /**
+   * Writes what the quota has room for, as a full disk would; `exempt`: whatever it says. Returns the count, perhaps short.
+   * @throws FsError ENOSPC when there is room for nothing, EFBIG; host errors (a full disk) as they come
+   */
+  write(data: Uint8Array, offset: number, sizeMax: number, exempt = false): number {
+    if (data.byteLength === 0) return 0;
+    if (offset >= sizeMax) throw EFBIG;
+    let end = Math.min(offset + data.byteLength, sizeMax);
+    const first = Math.floor(offset / PAGE_BYTES);
+    const last = Math.ceil(end / PAGE_BYTES);
+    const room = exempt ? Number.POSITIVE_INFINITY : this.#roomPages;
+    if (last - first > room && last - first - this.#covered(first, last) > room) {
+      end = Math.min(end, this.#reach(first, room) * PAGE_BYTES);
+      if (end <= offset) throw ENOSPC;
+    }
+    const length = end - offset;
+    const part = length === data.byteLength ? data : data.subarray(0, length);
+    const written = writeSync(this.#fd(), part, 0, length, offset);
+    this.#size = Math.max(this.#size, offset + written);
+    this.#take(this.#written, first, Math.ceil((offset + written) / PAGE_BYTES));
+    return written;
+  }
+
+  /** @throws FsError EINVAL, EFBIG */
+  truncate(size: number, sizeMax: number): void {
+    if (size < 0) throw EINVAL;
+    if (size > sizeMax) throw EFBIG;
+    if (this.#backed) ftruncateSync(this.#fd(), size);
+    if (size <= this.#size) this.#give(Math.ceil(size / PAGE_BYTES), Number.POSITIVE_INFINITY);
+    this.#size = size;
+  }
+
+  /** fallocate(2) without a hole: takes the room now. @throws FsError ENOSPC, EFBIG */
+  reserve(offset: number, length: number, keepSize: boolean, sizeMax: number): void {
+    const end = offset + length;
+    if (end > sizeMax) throw EFBIG;
+    const first = Math.floor(offset / PAGE_BYTES);
+    const last = Math.ceil(end / PAGE_BYTES);
+    if (last - first - this.#covered(first, last) > this.#roomPages) throw ENOSPC;
+    this.#reserved ??= new Extents();
+    this.#take(this.#reserved, first, last);
+    if (keepSize || end <= this.#size) return;
+    if (this.#backed) ftruncateSync(this.#fd(), end);
+    this.#size = end;
+  }
+
+  /**
+   * fallocate(2) FALLOC_FL_PUNCH_HOLE: the range reads as zeros and its whole pages give their room back. The kernel holds
+   * the inode's lock until this resolves, so no other write(2) or truncate(2) comes in between.
+   */
+  async punch(offset: number, length: number): Promise<void> {
+    const sizePages = Math.ceil(this.#size / PAGE_BYTES);
+    const end = Math.min(offset + length, sizePages * PAGE_BYTES);
+    const isHole =
+      end <= offset ||
+      this.#written.covered(Math.floor(offset / PAGE_BYTES), Math.ceil(end / PAGE_BYTES)) === 0;
+    // Forgotten now, given back when the host has done it: the disk never holds more than the quota says.
+    const pages = this.#forget(
+      Math.ceil(offset / PAGE_BYTES),
+      Math.floor((offset + length) / PAGE_BYTES),
+    );
+    try {
+      const path = this.#inode.tree.backingPath(this.#inode);
+      if (isHole) return;
+      if (pages === 0 && end - offset <= ZERO_BYTES_MAX)
+        this.#zero(offset, Math.min(end, this.#size));
+      else if (!(await punchHole(path, offset, end - offset))) await this.#zeroSlowly(offset, end);
+    } finally {
+      this.#inode.tree.charge(-pages * PAGE_BYTES);
+    }
+  }
+
+  /** lseek(2) SEEK_DATA and SEEK_HOLE, in pages as tmpfs has it. @throws FsError ENXIO, EINVAL */
+  seek(offset: number, whence: number): number {
+    if (whence !== SEEK_DATA && whence !== SEEK_HOLE) throw EINVAL;
+    if (offset < 0 || offset >= this.#size) throw ENXIO;
+    const page = Math.floor(offset / PAGE_BYTES);
+    const found =
+      whence === SEEK_DATA ? this.#written.nextCovered(page) : this.#written.nextUncovered(page);
+    const at = found === undefined ? this.#size : Math.max(offset, found * PAGE_BYTES);
+    if (at >= this.#size && whence === SEEK_DATA) throw ENXIO;
+    return Math.min(at, this.#size); // the end of every file is a hole
+  }
+
+  /** On a descriptor of its own: the shared one may be closed while the disk works. */
+  async sync(): Promise<void> {
+    if (!this.#backed) return;
+    const fd = openSync(this.#inode.tree.backingPath(this.#inode), O_RDWR);
+    try {
+      await fsyncAsync(fd);
+    } finally {
+      closeSync(fd);
+    }
+  }
+
+  /** The backing file goes, and all room with it. */
+  dispose(): void {
+    const { tree } = this.#inode;
+    tree.closeBacking(this.#inode);
+    if (this.#backed) removeFile(tree.backingPath(this.#inode));
+    this.#backed = false;
+    this.#give(0, Number.POSITIVE_INFINITY);
+    this.#size = 0;
+  }
+
+  get #roomPages(): number {
+    const { quota, bytes } = this.#inode.tree;
+    return Math.max(0, Math.floor((quota.bytesMax - bytes) / PAGE_BYTES));
+  }
+
+  #covered(first: number, last: number): number {
+    return this.#written.covered(first, last) + (this.#reserved?.covered(first, last) ?? 0);
+  }
+
+  /** The page that a write from `first` on comes to when it may take `room` new pages. */
+  #reach(first: number, room: number): number {
+    for (let page = first, left = room; ; page++)
+      if (this.#covered(page, page + 1) === 0 && left-- <= 0) return page;
+  }
+
+  /** Marks pages in `kind`; what was in neither kind is charged. */
+  #take(kind: Extents, first: number, last: number): void {
+    const added = last - first - this.#covered(first, last);
+    if (kind === this.#written) {
+      this.#reserved?.remove(first, last);
+      kind.add(first, last);
+    } else {
+      for (let page = first; page < last; ) {
+        const hole = this.#written.nextUncovered(page);
+        const data = Math.min(this.#written.nextCovered(hole) ?? last, last);
+        if (hole < data) kind.add(hole, data);
+        page = Math.max(data, hole);
+      }
+    }
+    if (added > 0) this.#inode.tree.chargeExempt(added * PAGE_BYTES);
+  }
+
+  /** Unmarks pages; returns how many were marked. */
+  #forget(first: number, last: number): number {
+    const before = this.pages;
+    this.#written.remove(first, last);
+    this.#reserved?.remove(first, last);
+    return before - this.pages;
+  }
+
+  #give(first: number, last: number): void {
+    this.#inode.tree.charge(-this.#forget(first, last) * PAGE_BYTES);
+  }
+
+  #zero(offset: number, end: number): void {
+    for (let at = offset; at < end; ) at += writeSync(this.#fd(), ZEROS, 0, end - at, at);
+  }
+
+  /** Where the host's file system has no holes: zeros, with a turn for others in between. */
+  async #zeroSlowly(offset: number, end: number): Promise<void> {
+    for (let at = offset; at < Math.min(end, this.#size); at += ZERO_BYTES_MAX) {
+      this.#zero(at, Math.min(end, this.#size, at + ZERO_BYTES_MAX));
+      await new Promise(setImmediate);
+    }
+  }
+
+  #fd(): number {
+    const fd = this.#inode.tree.backingFd(this.#inode);
+    if (!this.#backed) {
+      this.#backed = true;
+      if (this.#size > 0) ftruncateSync(fd, this.#size);
+    }
+    return fd;
+  }
+}
+
+const ZEROS = Buffer.alloc(ZERO_BYTES_MAX);
+
+/**
+ * fallocate(1) of util-linux, which every Debian has: Node cannot call fallocate(2). False = the host's file system has no
+ * holes. @throws FsError EIO
+ */
+async function punchHole(path: string, offset: number, length: number): Promise<boolean> {
+  const child = spawn(
+    'fallocate',
+    ['--punch-hole', '--offset', String(offset), '--length', String(length), path],
+    { stdio: ['ignore', 'ignore', 'pipe'] },
+  );
+  let said = '';
+  child.stderr.on('data', (chunk: Buffer) => {
+    said += chunk.toString();
+  });
+  const code = await new Promise<number | null>((resolve) => {
+    child.on('error', () => resolve(127)); // not installed: zeros do
+    child.on('close', resolve);
+  });
+  if (code === 0) return true;
+  if (code === 127 || /not supported/i.test(said)) return false;
+  throw EIO;
+}
+
+/** unlink(2); a backing file that somebody else removed is as gone as it should be. */
+function removeFile(path: string): void {
+  try {
+    unlinkSync(path);
+  } catch (error) {
+    if (errnoCode(error) !== 'ENOENT') throw error;
+  }
+}
