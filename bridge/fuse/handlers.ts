@@ -84,7 +84,7 @@ export function handlersFor(volume: Volume): Handlers {
     return volume.rename(from, name, to, newName, flags, callerOf(request))?.then(() => done);
   };
 
-  /** Streams whose owner is told by NOTIFY_POLL once they turn readable. */
+  /** Streams whose pollers are told by NOTIFY_POLL at the next arrival. */
   const scheduled = new WeakSet<OpenStream>();
 
   const handlers: Handlers = {
@@ -208,10 +208,11 @@ export function handlersFor(volume: Volume): Handlers {
       const opened = volume.stream(request.u64(BODY));
       const isReadable = opened.stream.isReadable;
       const wantsNews = (request.u32(BODY + 16) & POLL_SCHEDULE_NOTIFY) !== 0;
-      if (!isReadable && wantsNews && !scheduled.has(opened)) {
+      // Also while there is something to read: an edge-triggered epoll asks once and then waits for the next arrival.
+      if (wantsNews && !scheduled.has(opened)) {
         const pollHandle = request.u64(BODY + 8); // one for each open file description
         scheduled.add(opened);
-        opened.stream.whenReadable(() => {
+        opened.stream.whenMore(() => {
           scheduled.delete(opened);
           void volume.background(async () => await volume.kernel.pollChanged(pollHandle));
         });

@@ -1,6 +1,6 @@
 import { constants } from 'node:os';
 import { FsError, hostErrno, EINTR as INTERRUPTED } from '#bridge/vfs/fs-error.js';
-import { isDying } from '#bridge/vfs/process-family.js';
+import { fateOf } from '#bridge/vfs/process-family.js';
 import type { Volume } from '#bridge/vfs/volume.js';
 import { BridgeError, errnoOf } from '#bridge/wire/errors.js';
 import {
@@ -45,8 +45,14 @@ export interface SessionLog {
   warn(context: object, message: string): void;
 }
 
-/** The kernel tells of the first signal only; a call that goes on after one is looked at this often. */
-const DYING_CHECK_MS = 200;
+/** The kernel tells of the first signal only, and never of an exit; a call that waits is looked at this often. */
+const FATE_CHECK_MS = 200;
+
+/**
+ * A process that exits with a changed document open waits for its commit, so that what runs after it comes after it; but no
+ * signal can end this wait, and so it ends by itself. The commit goes on, and the end of the execution waits for it.
+ */
+const EXIT_WAIT_MS = 1_000;
 
 interface Waiting {
   readonly low: number;
@@ -55,8 +61,8 @@ interface Waiting {
   readonly opcode: number;
   /** Set when any signal ends the wait; otherwise only the death of the process does. */
   readonly interrupt: AbortController | undefined;
-  /** A signal came while it waited. */
-  interrupted: boolean;
+  /** performance.now() */
+  readonly since: number;
 }
 
 /**
@@ -73,7 +79,7 @@ export class FuseSession {
   readonly #waiting = new Map<number, Waiting>();
   readonly #fairShare: FairShare;
   readonly #wanted: readonly InitFlag[];
-  #dyingCheck: NodeJS.Timeout | undefined;
+  #fateCheck: NodeJS.Timeout | undefined;
   #started: () => void = () => {};
   /** Resolves when the kernel's INIT was answered: the mount works from then on. */
   readonly ready: Promise<void>;
@@ -110,7 +116,7 @@ export class FuseSession {
   }
 
   close(): void {
-    clearInterval(this.#dyingCheck);
+    clearInterval(this.#fateCheck);
     this.#channel.close();
   }
 
@@ -167,7 +173,8 @@ export class FuseSession {
         if (later !== undefined) {
           const [answer, interrupt] =
             'interrupt' in later ? [later.answer, later.interrupt] : [later, undefined];
-          this.#defer(answer, { low, high, pid, opcode, interrupt, interrupted: false });
+          const since = performance.now();
+          this.#defer(answer, { low, high, pid, opcode, interrupt, since });
           return;
         }
       } catch (error) {
@@ -185,6 +192,7 @@ export class FuseSession {
   #defer(later: Promise<Finish>, waiting: Waiting): void {
     const key = uniqueKey(waiting.low, waiting.high);
     this.#waiting.set(key, waiting);
+    this.#fateCheck ??= setInterval(() => this.#checkFates(), FATE_CHECK_MS);
     const settle = (fill: (reply: Reply) => void) => {
       // Interrupted meanwhile: it has had its answer, and what it started went on without it.
       if (this.#waiting.get(key) !== waiting) return;
@@ -213,24 +221,22 @@ export class FuseSession {
       waiting.interrupt.abort(INTERRUPTED);
       return;
     }
-    if (isDying(waiting.pid)) {
-      this.#abandon(key, waiting);
-      return;
-    }
-    waiting.interrupted = true;
-    this.#dyingCheck ??= setInterval(() => this.#checkDying(), DYING_CHECK_MS);
+    if (fateOf(waiting.pid) === 'killed') this.#abandon(key, waiting);
   }
 
-  #checkDying(): void {
-    let left = false;
+  /** Nobody may be kept waiting whom no signal can reach. */
+  #checkFates(): void {
+    const now = performance.now();
     for (const [key, waiting] of this.#waiting) {
-      if (!waiting.interrupted) continue;
-      if (isDying(waiting.pid)) this.#abandon(key, waiting);
-      else left = true;
+      const waitedMs = now - waiting.since;
+      if (waitedMs < FATE_CHECK_MS) continue;
+      const fate = fateOf(waiting.pid);
+      if (fate === 'killed' || (fate === 'exiting' && waitedMs >= EXIT_WAIT_MS))
+        this.#abandon(key, waiting);
     }
-    if (left) return;
-    clearInterval(this.#dyingCheck);
-    this.#dyingCheck = undefined;
+    if (this.#waiting.size > 0) return;
+    clearInterval(this.#fateCheck);
+    this.#fateCheck = undefined;
   }
 
   #abandon(key: number, waiting: Waiting): void {

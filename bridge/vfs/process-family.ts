@@ -19,19 +19,34 @@ export function processFamily(pid: number): number[] {
   return family;
 }
 
-/** Whether a fatal signal is pending: the kernel turns every signal that will end a process into a pending SIGKILL. */
-export function isDying(pid: number): boolean {
+/**
+ * What will become of a process that waits. `killed`: a fatal signal is pending (the kernel turns every signal that will end a
+ * process into a pending SIGKILL), or has ended it already, or it is gone. `exiting`: it ends by itself and closes its files on
+ * the way; from then on no signal reaches it any more, so whoever keeps it waiting keeps it for good.
+ */
+export function fateOf(pid: number): 'alive' | 'exiting' | 'killed' {
   const status = readStatus(pid);
-  if (status === undefined) return true;
+  if (status === undefined) return 'killed';
   const pending = BigInt(`0x${field(status, 'SigPnd')}`) | BigInt(`0x${field(status, 'ShdPnd')}`);
-  return (pending & SIGKILL_BIT) !== 0n;
+  if ((pending & SIGKILL_BIT) !== 0n) return 'killed';
+  const stat = readProc(pid, 'stat');
+  if (stat === undefined) return 'killed';
+  // proc_pid_stat(5): the name in parentheses may hold anything; after it comes field 3.
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  const [flags, exitCode] = [Number(fields[9 - 3]), Number(fields[52 - 3])];
+  if ((flags & PF_EXITING) === 0) return 'alive';
+  return (exitCode & 0x7f) === 0 ? 'exiting' : 'killed'; // wait(2): the low bits are the signal
 }
 
+/** linux/sched.h: exit(2) has begun. */
+const PF_EXITING = 0x4;
 const SIGKILL_BIT = 1n << 8n; // signal 9
 
-function readStatus(pid: number): string | undefined {
+const readStatus = (pid: number): string | undefined => readProc(pid, 'status');
+
+function readProc(pid: number, file: 'status' | 'stat'): string | undefined {
   try {
-    return readFileSync(`/proc/${pid}/status`, 'latin1');
+    return readFileSync(`/proc/${pid}/${file}`, 'latin1');
   } catch {
     return undefined;
   }

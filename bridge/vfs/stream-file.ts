@@ -1,5 +1,5 @@
 import { constants } from 'node:fs';
-import { EAGAIN, EBADF } from './fs-error.js';
+import { EAGAIN, ESTALE } from './fs-error.js';
 import { type Caller, Inode } from './inode.js';
 import type { Tree } from './tree.js';
 
@@ -13,8 +13,8 @@ export interface Stream {
    * At most `size` bytes that are there; none = the end. Called only while `isReadable`.
    */
   take(size: number): Uint8Array;
-  /** Calls `wake` once, as soon as `isReadable` has turned true; until then the returned function takes that back. */
-  whenReadable(wake: () => void): () => void;
+  /** Calls `wake` once, when more has come, or the end; until then the returned function takes that back. */
+  whenMore(wake: () => void): () => void;
   /** Called once, after the last close(2). */
   close(): void;
 }
@@ -40,6 +40,8 @@ export interface OpenStream {
   readonly id: number;
   readonly file: StreamFile;
   readonly stream: Stream;
+  /** Aborted when the stream is closed: at the last close(2), or because its tree is gone while somebody reads. */
+  readonly closing: AbortController;
 }
 
 /**
@@ -47,21 +49,22 @@ export interface OpenStream {
  * stream, and rejects with the signal's reason.
  */
 export function readStream(
-  { stream }: OpenStream,
+  { stream, closing }: OpenStream,
   size: number,
   isBlocking: boolean,
-  signal: AbortSignal,
+  interrupt: AbortSignal,
 ): Uint8Array | Promise<Uint8Array> {
   if (stream.isReadable) return stream.take(size);
   if (!isBlocking) throw EAGAIN;
+  const signal = AbortSignal.any([interrupt, closing.signal]);
   return new Promise((resolve, reject) => {
     let takeBack = () => {};
     const onAbort = () => {
       takeBack();
-      reject(signal.reason instanceof Error ? signal.reason : EBADF);
+      reject(signal.reason instanceof Error ? signal.reason : ESTALE);
     };
     const wait = () => {
-      takeBack = stream.whenReadable(() => {
+      takeBack = stream.whenMore(() => {
         // Another reader of the same description may have been quicker.
         if (!stream.isReadable) {
           wait();

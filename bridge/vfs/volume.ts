@@ -345,7 +345,12 @@ export class Volume {
   /** open(2) of a stream: what it reads comes from now on. */
   openStream(file: StreamFile, flags: number, caller: Caller): OpenStream {
     if (!isReadOnlyOpen(flags)) throw EACCES;
-    const opened = { id: this.#nextHandle++, file, stream: file.stream(flags, caller) };
+    const opened: OpenStream = {
+      id: this.#nextHandle++,
+      file,
+      stream: file.stream(flags, caller),
+      closing: new AbortController(),
+    };
     file.opens++;
     this.#streams.set(opened.id, opened);
     return opened;
@@ -430,6 +435,7 @@ export class Volume {
     this.#streams.delete(id);
     opened.file.opens--;
     opened.stream.close();
+    opened.closing.abort(ESTALE);
     this.#collect(opened.file);
   }
 

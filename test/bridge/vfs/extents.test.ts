@@ -6,7 +6,7 @@ const UNITS = 60;
 randomTest('extents say what a list of marked units says', async (t, random) => {
   for (let round = 0; round < 300; round++) {
     const extents = new Extents();
-    const marks = new Array<boolean>(UNITS).fill(false);
+    const marks = Array.from({ length: UNITS }, () => false);
     for (let step = 0; step < 60; step++) {
       const start = random.int(UNITS);
       const end = start + random.int(UNITS - start + 1);
