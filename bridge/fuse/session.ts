@@ -40,6 +40,9 @@ export type InitFlag = keyof typeof INIT_BITS;
 /** What we would like; the kernel offers what it has. Why these: fuse-facts.md, "Recommended driver". */
 const WANTED = Object.keys(INIT_BITS) as InitFlag[];
 
+/** Without it O_TRUNC would arrive as a truncate(2) after an open that seemed to read; every kernel since 2.6.24 has it. */
+const NEEDED: InitFlag = 'ATOMIC_O_TRUNC';
+
 export interface SessionLog {
   info(context: object, message: string): void;
   warn(context: object, message: string): void;
@@ -81,9 +84,11 @@ export class FuseSession {
   readonly #wanted: readonly InitFlag[];
   #fateCheck: NodeJS.Timeout | undefined;
   #started: () => void = () => {};
+  #isStarted = false;
+  #end: (error: Error | undefined) => void = () => {};
   /** Resolves when the kernel's INIT was answered: the mount works from then on. */
   readonly ready: Promise<void>;
-  /** Resolves when the connection is gone: unmounted, aborted, or lost (then with the reason). */
+  /** Resolves when the connection is gone: unmounted, aborted, or refused or lost (then with the reason). */
   readonly ended: Promise<Error | undefined>;
 
   /**
@@ -107,11 +112,15 @@ export class FuseSession {
     this.ready = new Promise((resolve) => {
       this.#started = resolve;
     });
-    let ended: (error: Error | undefined) => void = () => {};
     this.ended = new Promise((resolve) => {
-      ended = resolve;
+      this.#end = resolve;
     });
-    this.#channel = new Channel(fd, this.#request.bytes, (length) => this.#received(length), ended);
+    this.#channel = new Channel(
+      fd,
+      this.#request.bytes,
+      (length) => this.#received(length),
+      (error) => this.#end(error),
+    );
     volume.kernel = new Invalidation(this.#channel);
   }
 
@@ -270,13 +279,18 @@ export class FuseSession {
       request.has(at + 4) ? request.u32(IN.BODY + at) : 0,
     );
     reply.begin(request.uniqueLow, request.uniqueHigh);
-    if (major !== KERNEL_MAJOR || minor === undefined || minor < KERNEL_MINOR_MIN) {
-      this.#log.warn({ major, minor }, 'this kernel is too old: Linux 5.4 or later is needed');
+    const offered = [flags ?? 0, request.has(20) ? request.u32(IN.BODY + 16) : 0];
+    const isNewEnough = major === KERNEL_MAJOR && minor !== undefined && minor >= KERNEL_MINOR_MIN;
+    const hasNeeded =
+      this.#wanted.includes(NEEDED) && ((offered[0] ?? 0) & (1 << INIT_BITS[NEEDED])) !== 0;
+    if (!isNewEnough || minor === undefined || !hasNeeded) {
+      const text = `this kernel speaks FUSE ${major}.${minor}${hasNeeded ? '' : ` without ${NEEDED}`}: Linux 5.4 or later is needed`;
+      this.#log.warn({ major, minor }, text);
       reply.fail(EPROTO);
       this.#send();
+      if (!this.#isStarted) this.#end(new Error(text));
       return;
     }
-    const offered = [flags ?? 0, request.has(20) ? request.u32(IN.BODY + 16) : 0];
     const granted = [0, 0];
     for (const flag of this.#wanted) {
       const bit = INIT_BITS[flag];
@@ -297,6 +311,7 @@ export class FuseSession {
     reply.data(out);
     this.#send();
     this.#log.info({ minor, flags: granted.map((word) => word.toString(16)) }, 'kernel connected');
+    this.#isStarted = true;
     this.#started();
   }
 
