@@ -1,7 +1,7 @@
 /**
- * How much one execution may have answered in one turn of the loop while others want something too. A turn is what lies
- * between two polls for new requests. Small enough that nobody waits behind more than this, large enough that turns cost
- * nothing beside the requests.
+ * How much one execution may have answered in one turn while others want something too. A turn ends when no request is left
+ * to read: whoever has used up its share must wait for that, so it always comes. Small enough that nobody waits behind more
+ * than this, large enough that turns cost nothing beside the requests.
  */
 const SHARE_PER_TURN = 16;
 
@@ -18,13 +18,13 @@ interface Share {
   /** The turn that `spent` is about. */
   turn: number;
   spent: number;
-  readonly parked: Uint8Array[];
+  readonly parked: { readonly reply: Uint8Array; readonly cost: number }[];
 }
 
 /**
  * Fair turns for executions on one loop. Every process has one request at a time, so keeping an answer back keeps its next
- * request out of the queue that all share: an execution with a hundred busy processes fills a turn no more than one with
- * sixteen. An execution that is alone is never kept waiting, and a turn without work takes no time.
+ * request out of the queue that all share: an execution with a hundred busy processes fills it no more than one with
+ * sixteen. An execution that is alone is never kept waiting, and no time passes unused.
  */
 export class FairShare {
   readonly #send: (reply: Uint8Array) => void;
@@ -32,7 +32,8 @@ export class FairShare {
   /** Those with something parked, in the order of their first. */
   readonly #behind = new Set<Share>();
   #turn = 0;
-  #armed = false;
+  /** Whether a request came since the loop last looked. */
+  #isBusy = false;
   #last: object | undefined;
   #contendedUntil = 0;
   #parkedBytes = 0;
@@ -44,6 +45,7 @@ export class FairShare {
 
   /** Whether `owner` has to let others go first: then the reply is taken over, as a copy, and delivered in a later turn. */
   parks(owner: object, requestBytes: number, reply: Uint8Array, replyBytes: number): boolean {
+    this.#isBusy = true;
     if (owner !== this.#last) {
       if (this.#last !== undefined) this.#contendedUntil = performance.now() + CONTENTION_MS;
       this.#last = owner;
@@ -53,16 +55,17 @@ export class FairShare {
       this.#contendedUntil = 0;
       return false;
     }
-    this.#arm();
     const share = this.#shareOf(owner);
+    const cost = 1 + (requestBytes + replyBytes) / BYTES_PER_UNIT;
     const isOver = share.parked.length > 0 || share.spent >= SHARE_PER_TURN;
     if (isOver && this.#parkedBytes + replyBytes <= PARKED_BYTES_MAX) {
-      share.parked.push(Uint8Array.from(reply.subarray(0, replyBytes)));
+      share.parked.push({ reply: Uint8Array.from(reply.subarray(0, replyBytes)), cost });
       this.#parkedBytes += replyBytes;
+      if (this.#behind.size === 0) this.#look();
       this.#behind.add(share);
       return true;
     }
-    share.spent += costOf(requestBytes + replyBytes);
+    share.spent += cost;
     return false;
   }
 
@@ -78,12 +81,12 @@ export class FairShare {
     return share;
   }
 
-  #arm(): void {
-    if (this.#armed) return;
-    this.#armed = true;
+  /** After the next poll: libuv reads one request a poll, so a poll without one means that none is left. */
+  #look(): void {
+    this.#isBusy = false;
     setImmediate(() => {
-      this.#armed = false;
-      this.#nextTurn();
+      if (!this.#isBusy) this.#nextTurn();
+      if (this.#behind.size > 0) this.#look();
     });
   }
 
@@ -93,18 +96,15 @@ export class FairShare {
       share.turn = this.#turn;
       share.spent = 0;
       while (share.spent < SHARE_PER_TURN) {
-        const reply = share.parked.shift();
-        if (reply === undefined) {
+        const next = share.parked.shift();
+        if (next === undefined) {
           this.#behind.delete(share);
           break;
         }
-        this.#parkedBytes -= reply.byteLength;
-        share.spent += costOf(reply.byteLength);
-        this.#send(reply);
+        this.#parkedBytes -= next.reply.byteLength;
+        share.spent += next.cost; // what its process asks next is likely to cost the same
+        this.#send(next.reply);
       }
     }
-    if (this.#behind.size > 0) this.#arm();
   }
 }
-
-const costOf = (bytes: number): number => 1 + bytes / BYTES_PER_UNIT;
