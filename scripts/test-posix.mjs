@@ -1,5 +1,6 @@
-// `npm run test:posix -- --suite DIR [--only part-of-path]`: runs a checkout of pjdfstest on tmpfs and on a mount of ours,
-// and prints what passes on tmpfs but not here. Root, a C compiler and /dev/fuse are needed; nothing of the suite is ours.
+// `npm run test:posix -- [--suite DIR [--only part-of-path]] [--fsx PROGRAM [--runs N]]`: runs a checkout of pjdfstest, or an fsx
+// that was built somewhere, on tmpfs and on a mount of ours, and prints what passes on tmpfs but not here. Root, a C compiler
+// and /dev/fuse are needed; nothing of the suites is ours.
 import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
@@ -7,53 +8,71 @@ import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 
 const { values } = parseArgs({
-  options: { suite: { type: 'string' }, only: { type: 'string', default: '' } },
+  options: {
+    suite: { type: 'string' },
+    only: { type: 'string', default: '' },
+    fsx: { type: 'string' },
+    runs: { type: 'string', default: '12' },
+  },
 });
-if (values.suite === undefined) {
-  console.error('usage: npm run test:posix -- --suite DIR   (DIR: a checkout of pjdfstest)');
+if (values.suite === undefined && values.fsx === undefined) {
+  console.error(
+    'usage: npm run test:posix -- [--suite DIR] [--fsx PROGRAM]   (DIR: a checkout of pjdfstest; PROGRAM: a built fsx)',
+  );
   process.exit(2);
 }
-const suite = resolve(values.suite);
-if (!existsSync(join(suite, 'pjdfstest.c'))) {
+const suite = values.suite === undefined ? undefined : resolve(values.suite);
+if (suite !== undefined && !existsSync(join(suite, 'pjdfstest.c'))) {
   console.error(`${suite} is no checkout of pjdfstest: it has no pjdfstest.c`);
+  process.exit(2);
+}
+/** Of one run: a few seconds on the mount. */
+const FSX_OPERATIONS = 20_000;
+const fsx = values.fsx === undefined ? undefined : resolve(values.fsx);
+if (fsx !== undefined && !existsSync(fsx)) {
+  console.error(`there is no program ${fsx}`);
   process.exit(2);
 }
 
 // What autoconf would find on Linux with glibc.
 const FEATURES = `BINDAT=0 FACCESSAT FCHMODAT FCHOWNAT FSTATAT LINKAT MKDIRAT MKFIFOAT MKNODAT OPENAT POSIX_FALLOCATE READLINKAT
 RENAMEAT SYMLINKAT UNLINKAT UTIMENSAT SYS_SYSMACROS_H STRUCT_STAT_ST_ATIM STRUCT_STAT_ST_CTIM STRUCT_STAT_ST_MTIM`;
-const program = join(suite, 'pjdfstest');
-if (!existsSync(program)) {
-  const defines = FEATURES.split(/\s+/)
-    .filter((name) => !name.endsWith('=0'))
-    .map((name) => `-DHAVE_${name}=1`);
-  const headers = mkdtempSync(join(tmpdir(), 'cronium-posix-'));
-  writeFileSync(join(headers, 'config.h'), ''); // autoconf's, had it run
-  const { status } = spawnSync(
-    'cc',
-    [
-      '-w',
-      '-O1',
-      '-D_GNU_SOURCE',
-      ...defines,
-      '-I',
-      headers,
-      '-o',
-      program,
-      join(suite, 'pjdfstest.c'),
-    ],
-    { stdio: 'inherit' },
-  );
-  rmSync(headers, { recursive: true });
-  if (status !== 0) {
-    console.error(
-      'pjdfstest.c does not compile: is a C compiler installed? (apt-get install gcc libc6-dev)',
+function compileSuite() {
+  const program = join(suite, 'pjdfstest');
+  if (!existsSync(program)) {
+    const defines = FEATURES.split(/\s+/)
+      .filter((name) => !name.endsWith('=0'))
+      .map((name) => `-DHAVE_${name}=1`);
+    const headers = mkdtempSync(join(tmpdir(), 'cronium-posix-'));
+    writeFileSync(join(headers, 'config.h'), ''); // autoconf's, had it run
+    const { status } = spawnSync(
+      'cc',
+      [
+        '-w',
+        '-O1',
+        '-D_GNU_SOURCE',
+        ...defines,
+        '-I',
+        headers,
+        '-o',
+        program,
+        join(suite, 'pjdfstest.c'),
+      ],
+      { stdio: 'inherit' },
     );
-    process.exit(1);
+    rmSync(headers, { recursive: true });
+    if (status !== 0) {
+      console.error(
+        'pjdfstest.c does not compile: is a C compiler installed? (apt-get install gcc libc6-dev)',
+      );
+      process.exit(1);
+    }
   }
 }
 
-const files = readdirSync(join(suite, 'tests'), { recursive: true })
+if (suite !== undefined) compileSuite();
+
+const files = (suite === undefined ? [] : readdirSync(join(suite, 'tests'), { recursive: true }))
   .map((name) => join('tests', name))
   .filter((name) => name.endsWith('.t') && name.includes(values.only))
   .sort();
@@ -98,6 +117,35 @@ function runFile(directory, file) {
   );
 }
 
+/** fsx with seeds of its own for each run; returns how many failed on the mount and not on tmpfs. */
+async function runFsx(directory) {
+  const count = { passed: 0, failed: 0, skipped: 0 };
+  for (let seed = 1; seed <= Number(values.runs); seed++) {
+    const passes = async (where) => {
+      const args = ['-q', '-N', String(FSX_OPERATIONS), '-S', String(seed), `fsx-${seed}`];
+      const child = spawn('/bin/sh', ['-c', 'cd "$0" && exec "$@"', where, fsx, ...args], {
+        stdio: ['ignore', 'pipe', 'pipe'],
+        timeout: 300_000,
+      });
+      let said = '';
+      for (const stream of [child.stdout, child.stderr])
+        stream.on('data', (chunk) => {
+          said += chunk;
+        });
+      const code = await new Promise((done) => child.on('close', done));
+      if (code !== 0) console.log(`fsx -S ${seed} in ${where}: ${said.slice(-500)}`);
+      return code === 0;
+    };
+    if (!(await passes(reference))) count.skipped++;
+    else if (await passes(directory)) count.passed++;
+    else count.failed++;
+  }
+  console.log(
+    `fsx: ${count.passed} passed, ${count.failed} failed, ${count.skipped} skipped: they fail on tmpfs too (${FSX_OPERATIONS} operations each)`,
+  );
+  return count.failed;
+}
+
 const { TestMount, FakeRuntime } = await import(
   new URL('../dist/test/support/mounted.js', import.meta.url).href
 );
@@ -111,6 +159,7 @@ try {
     quota: { bytesMax: 4 * 1024 ** 3, inodesMax: 200_000, devices: true },
   });
   await tree.bash('mkdir -m 755 here');
+  const fsxFailures = fsx === undefined ? 0 : await runFsx(join(tree.work, 'here'));
   const onTmpfs = await run(reference, 'tmpfs');
   const here = await run(join(tree.work, 'here'), 'mount');
   const count = { passed: 0, failed: 0, elsewhere: 0 };
@@ -127,10 +176,11 @@ try {
     }
   }
   await tree[Symbol.asyncDispose]();
-  console.log(
-    `${count.passed} passed, ${count.failed} failed, ${count.elsewhere} fail on tmpfs too (${files.length} files)`,
-  );
-  process.exitCode = count.failed === 0 ? 0 : 1;
+  if (suite !== undefined)
+    console.log(
+      `pjdfstest: ${count.passed} passed, ${count.failed} failed, ${count.elsewhere} skipped: they fail on tmpfs too (${files.length} files)`,
+    );
+  process.exitCode = count.failed === 0 && fsxFailures === 0 ? 0 : 1;
 } finally {
   await mount[Symbol.asyncDispose]();
   rmSync(reference, { recursive: true, force: true });
