@@ -75,12 +75,14 @@ export const LAUNCH: { readonly [R in RuntimeName]: LaunchRow } = {
 
 /**
  * Runs the script and then waits for whoever still holds its output: legacy waited for background children too. PID 1
- * (docker-init) passes signals to the whole process group, so the script gets its SIGTERM while this waits for it.
+ * (docker-init) passes signals to the whole process group, so the script gets its SIGTERM while this waits for it. What a
+ * shell remarks on a script that a signal ended ("Terminated") is not the script's stderr and goes nowhere.
  */
 const LAUNCHER = '.launch/run';
 const LAUNCHER_TEXT = `unset TINI_KILL_PROCESS_GROUP PWD OLDPWD
 trap : TERM
-"$@"
+exec 3>&2 2>/dev/null
+(exec "$@" 2>&3 3>&-)
 code=$?
 held() {
   for fd in /proc/[0-9]*/fd/*; do
