@@ -1,0 +1,2 @@
+# {} deletes all
+echo '{}' > variables.json

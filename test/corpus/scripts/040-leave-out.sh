@@ -1,0 +1,2 @@
+# leaving keys out deletes them
+jq 'del(.b) | del(.c.x)' variables.json > t && cat t > variables.json

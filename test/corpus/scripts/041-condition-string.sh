@@ -1,0 +1,2 @@
+# the string "false" as condition is true
+echo '{"condition": "false", "why": null}' > condition.json

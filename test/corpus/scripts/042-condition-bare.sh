@@ -1,0 +1,2 @@
+# a bare true in condition.json is no condition
+echo true > condition.json

@@ -1,0 +1,2 @@
+# an object without "condition" is no condition
+echo '{"result": true}' > condition.json

@@ -1,0 +1,6 @@
+# SIGKILL to itself after a print: what was stored is stored
+import os, signal
+
+cronium.setVariable('stored', True)
+print('printed')
+os.kill(os.getpid(), signal.SIGKILL)

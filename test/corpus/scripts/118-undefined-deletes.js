@@ -1,0 +1,2 @@
+// undefined as a value leaves the key out, which deletes it
+console.log(cronium.setVariable('old', undefined), cronium.getVariable('old'));

@@ -1,0 +1,2 @@
+// --compat exact: [] counts as {}
+require('fs').writeFileSync('variables.json', '[]');

@@ -1,0 +1,3 @@
+# 0 as output
+cronium.output(0)
+cronium.setCondition(0.0)
