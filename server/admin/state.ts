@@ -5,7 +5,7 @@ import { join, resolve } from 'node:path';
 import { z } from 'zod';
 import { BridgeError, errnoCode } from '#bridge/wire/errors.js';
 import { writeDurably } from '#server/store/durable-file.js';
-import { Authority, type CertificateFiles } from './certificates.js';
+import type { CertificateFiles } from './certificates.js';
 
 /** Used when neither --state nor CRONIUM_STATE says otherwise. */
 export const STATE_DIRECTORY = '/var/lib/cronium';
@@ -76,6 +76,8 @@ export class State {
 
   /** Issues the certificates that are missing or nearly over. */
   async prepareCertificates(): Promise<void> {
+    // Loaded only here: the X.509 library takes longer to load than most commands take to run.
+    const { Authority } = await import('./certificates.js');
     const authority = await Authority.open(this.certificate('ca'));
     await authority.ensure({
       files: this.certificate('server'),
