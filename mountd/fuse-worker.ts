@@ -39,8 +39,8 @@ export interface RuntimeCalls {
     id: string,
     ...args: Parameters<Runtime['commitVariables']>
   ): ReturnType<Runtime['commitVariables']>;
-  setOutput(id: string, text: string): Promise<void>;
-  setCondition(id: string, condition: boolean): Promise<void>;
+  setOutput(id: string, text: string | null): Promise<void>;
+  setCondition(id: string, condition: boolean | null): Promise<void>;
 }
 
 if (!isMainThread && parentPort !== null) {

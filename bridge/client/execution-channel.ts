@@ -91,11 +91,11 @@ export class ExecutionChannel implements Runtime, Disposable {
     return (await this.#call('variables.commit', params)).changes;
   }
 
-  async setOutput(text: string): Promise<void> {
+  async setOutput(text: string | null): Promise<void> {
     await this.#call('output.set', { text });
   }
 
-  async setCondition(condition: boolean): Promise<void> {
+  async setCondition(condition: boolean | null): Promise<void> {
     await this.#call('condition.set', { condition });
   }
 

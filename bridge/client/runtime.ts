@@ -13,6 +13,7 @@ export interface VariablesEdit {
 export interface Runtime {
   /** The changes as committed, with their versions. */
   commitVariables(edit: VariablesEdit): Promise<readonly VariableChange[]>;
-  setOutput(text: string): Promise<void>;
-  setCondition(condition: boolean): Promise<void>;
+  /** Null takes back what was set: there is no output. */
+  setOutput(text: string | null): Promise<void>;
+  setCondition(condition: boolean | null): Promise<void>;
 }

@@ -17,6 +17,10 @@ export abstract class BaseDocument implements Document {
   /** Of writable handles that are open. */
   readonly #drafts = new Set<DocumentDraft>();
   readonly #ownBytes: OwnBytes = { used: 0 };
+  /** The contentVersion of each file that was last committed as this document, or put there by the bridge. */
+  readonly #committed = new WeakMap<RegularFile, number>();
+  /** The contentVersion of each file that was refused for good: trying again would only be refused again. */
+  readonly #refused = new WeakMap<RegularFile, number>();
 
   opened(file: RegularFile, flags: number, caller: Caller): Draft {
     const access = flags & O_ACCMODE;
@@ -24,6 +28,10 @@ export abstract class BaseDocument implements Document {
     this.noticed(file, draft, access !== O_WRONLY && (flags & O_TRUNC) === 0, caller);
     if (access !== O_RDONLY) this.#drafts.add(draft);
     return draft;
+  }
+
+  attached(file: RegularFile): void {
+    this.#committed.delete(file);
   }
 
   closed(draft: Draft): void {
@@ -39,7 +47,7 @@ export abstract class BaseDocument implements Document {
       this.readEnded(draft);
       return draft.underWay;
     }
-    if (draft === undefined && !file.isDirty) return undefined;
+    if (draft === undefined && !this.isDirty(file)) return undefined;
     const content = this.#candidate(file, draft);
     const version = file.contentVersion;
     const takeBack = draft?.committing();
@@ -52,11 +60,11 @@ export abstract class BaseDocument implements Document {
     const done = storing.then(
       () => {
         if (draft === undefined || draft.isAlone || !this.hasDirtyDrafts)
-          file.committedVersion = Math.max(file.committedVersion, version);
+          this.markCommitted(file, version);
       },
       (error: unknown) => {
         takeBack?.();
-        if (!CODES[asBridgeError(error).code].retry) file.refusedVersion = version;
+        if (!CODES[asBridgeError(error).code].retry) this.#refused.set(file, version);
         throw error;
       },
     );
@@ -76,9 +84,18 @@ export abstract class BaseDocument implements Document {
     return false;
   }
 
-  /** Whether `file` stands at the name with something that no commit has taken and none has refused for good. */
-  protected isPending(file: RegularFile | undefined): file is RegularFile {
-    return file?.isDirty === true && file.refusedVersion !== file.contentVersion;
+  /** Whether `file` holds what was not committed as this document, nor put there by the bridge. */
+  protected isDirty(file: RegularFile): boolean {
+    return this.#committed.get(file) !== file.contentVersion;
+  }
+
+  /** Whether `file` holds what no commit has taken and none has refused for good. */
+  protected isPending(file: RegularFile): boolean {
+    return this.isDirty(file) && this.#refused.get(file) !== file.contentVersion;
+  }
+
+  protected markCommitted(file: RegularFile, version = file.contentVersion): void {
+    this.#committed.set(file, Math.max(this.#committed.get(file) ?? -1, version));
   }
 
   /** A handle was opened; `reads` when its process sees the content. */

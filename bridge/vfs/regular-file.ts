@@ -18,10 +18,6 @@ export class RegularFile extends Inode {
   readonly #content = new Content(this);
   /** Grows with every change of content: tells a file that was written since a commit from one that was not. */
   contentVersion = 0;
-  /** The contentVersion that was last committed as a document, or put there by the bridge. */
-  committedVersion = 0;
-  /** The contentVersion that was refused for good: trying again would only be refused again. */
-  refusedVersion = -1;
   /** Set while one of the legacy names leads here, and kept when a push put a newer version in its place. */
   document: Document | undefined;
   /** Made by O_TMPFILE and not linked since: link(2) may give it its first name. */
@@ -38,11 +34,6 @@ export class RegularFile extends Inode {
 
   override get blocks(): number {
     return this.#content.pages * (PAGE_BYTES / 512);
-  }
-
-  /** Whether its content was changed since it was last committed or put there by the bridge. */
-  get isDirty(): boolean {
-    return this.contentVersion !== this.committedVersion;
   }
 
   /** As Content.read. */
@@ -95,7 +86,6 @@ export class RegularFile extends Inode {
       at += this.#content.write(bytes.subarray(at), at, FILE_BYTES_MAX, true);
     this.#closeIfIdle();
     this.#changed();
-    this.committedVersion = this.contentVersion;
   }
 
   async sync(): Promise<void> {
@@ -158,4 +148,6 @@ export interface Document {
   commit(file: RegularFile, draft: Draft | undefined, caller: Caller): Promise<void> | undefined;
   /** The last descriptor of the handle is gone. */
   closed(draft: Draft): void;
+  /** `file` came to stand at the name: its content counts as new, whatever it was before. */
+  attached(file: RegularFile): void;
 }

@@ -19,23 +19,35 @@ export class OutputDocument extends BaseDocument {
     this.#warn = warn;
   }
 
+  /** What the name leads to at the end counts: it is committed, or what was committed before is taken back. */
   async finish(file: RegularFile | undefined): Promise<void> {
     await this.settled();
-    if (!this.isPending(file)) return;
+    if (file !== undefined && !this.isPending(file)) return;
+    try {
+      if (file !== undefined) await this.#finalCommit(file);
+      else await this.#takeBack();
+    } catch {
+      // A commit that failed has warned when it happened.
+    }
+  }
+
+  async #finalCommit(file: RegularFile): Promise<void> {
     try {
       const text = decodeText(file.readAll());
-      try {
-        checkJson(text);
-      } catch (error) {
-        this.raw = text;
-        throw error;
-      }
-      await this.commit(file, undefined, NOBODY);
+      this.raw = text;
+      checkJson(text);
     } catch (error) {
-      // A commit that failed has warned in other words already.
-      if (error instanceof JsonSyntaxError || error instanceof FsError)
-        this.#warn(`Warning: Failed to parse output.json: ${error.message}`);
+      if (!(error instanceof JsonSyntaxError || error instanceof FsError)) throw error;
+      this.#warn(`Warning: Failed to parse output.json: ${error.message}`);
+      await this.#takeBack();
+      return;
     }
+    this.raw = null;
+    await this.commit(file, undefined, NOBODY);
+  }
+
+  async #takeBack(): Promise<void> {
+    if (this.text !== null) await this.#set(null);
   }
 
   protected override store(_file: RegularFile, content: Uint8Array): Promise<void> | undefined {
@@ -45,15 +57,17 @@ export class OutputDocument extends BaseDocument {
     } catch {
       return undefined;
     }
-    return this.#runtime.setOutput(text).then(
-      () => {
-        this.text = text;
-      },
-      (error: unknown) => {
-        this.#warn(`Warning: Failed to store output.json: ${asBridgeError(error).message}`);
-        throw error;
-      },
-    );
+    return this.#set(text);
+  }
+
+  async #set(text: string | null): Promise<void> {
+    try {
+      await this.#runtime.setOutput(text);
+      this.text = text;
+    } catch (error) {
+      this.#warn(`Warning: Failed to store output.json: ${asBridgeError(error).message}`);
+      throw error;
+    }
   }
 }
 
@@ -71,29 +85,48 @@ export class ConditionDocument extends BaseDocument {
     this.#warn = warn;
   }
 
+  /** As for the output; on-success the value is stored now, or not at all. */
   async finish(file: RegularFile | undefined, success: boolean): Promise<void> {
     await this.settled();
-    if (this.isPending(file)) {
-      if (file.size > DOCUMENT_BYTES_MAX || conditionIn(file.readAll()) === undefined)
-        this.#warn(
-          'Warning: Failed to parse condition.json: it must be an object with a "condition" member',
-        );
-      else await this.commit(file, undefined, NOBODY)?.catch(() => {}); // warned when it happened
+    try {
+      if (file === undefined) await this.#takeBack();
+      else if (this.isPending(file)) await this.#finalCommit(file);
+      if (this.#policy.commit === 'live' || this.value === null) return;
+      if (success) await this.#set(this.value);
+      else this.value = null;
+    } catch {
+      // A commit that failed has warned when it happened.
     }
-    if (this.#policy.commit === 'live' || this.value === null) return;
-    if (success) await this.#store(this.value).catch(() => {});
+  }
+
+  async #finalCommit(file: RegularFile): Promise<void> {
+    const isCondition =
+      file.size <= DOCUMENT_BYTES_MAX && conditionIn(file.readAll()) !== undefined;
+    if (isCondition) {
+      await this.commit(file, undefined, NOBODY);
+      return;
+    }
+    this.#warn(
+      'Warning: Failed to parse condition.json: it must be an object with a "condition" member',
+    );
+    await this.#takeBack();
+  }
+
+  async #takeBack(): Promise<void> {
+    if (this.value === null) return;
+    if (this.#policy.commit === 'live') await this.#set(null);
     else this.value = null;
   }
 
   protected override store(_file: RegularFile, content: Uint8Array): Promise<void> | undefined {
     const condition = conditionIn(content);
     if (condition === undefined) return undefined;
-    if (this.#policy.commit === 'live') return this.#store(condition);
+    if (this.#policy.commit === 'live') return this.#set(condition);
     this.value = condition;
     return Promise.resolve();
   }
 
-  async #store(condition: boolean): Promise<void> {
+  async #set(condition: boolean | null): Promise<void> {
     try {
       await this.#runtime.setCondition(condition);
       this.value = condition;

@@ -94,6 +94,7 @@ export class VariablesDocument extends BaseDocument {
     if (this.#updated !== undefined) members.set(UPDATED, this.#updated);
     file.document = this;
     file.fill(Buffer.from(renderMembers(members)));
+    this.markCommitted(file);
     this.#contents.set(file, members);
     await this.#volume.supersede(work, 'variables.json', file);
   }
@@ -245,7 +246,7 @@ export class VariablesDocument extends BaseDocument {
 
   #contentOf(file: RegularFile): Members {
     const known = this.#contents.get(file);
-    if (known !== undefined && !file.isDirty) return known;
+    if (known !== undefined && !this.isDirty(file)) return known;
     // Read in the middle of someone's write: what is not there cannot be missed, so nothing is deleted because of it.
     if (file.size > DOCUMENT_BYTES_MAX) return new Map();
     return this.#parse(file.readAll()) ?? new Map();
@@ -297,7 +298,7 @@ export class VariablesDocument extends BaseDocument {
   #refreshFile(): void {
     const current = this.#root.work.get('variables.json');
     if (!(current instanceof RegularFile) || current.document !== this) return;
-    if (this.hasDirtyDrafts || current.isDirty) return;
+    if (this.hasDirtyDrafts || this.isDirty(current)) return;
     const shown = this.#contents.get(current);
     if (shown === undefined || !showSame(shown, this.#view()))
       void this.#volume.background(async () => await this.render());

@@ -16,9 +16,6 @@ export type DocumentName = (typeof DOCUMENT_NAMES)[number];
 export const isDocumentName = (name: string): name is DocumentName =>
   (DOCUMENT_NAMES as readonly string[]).includes(name);
 
-/** No content has this version: see RegularFile.contentVersion. */
-const NEVER_COMMITTED = -1;
-
 /** `work/`: a scratch directory in which five names have a meaning, whichever file stands there. */
 export class WorkDirectory extends Directory {
   #documents: Partial<Record<string, Document>> = {};
@@ -60,7 +57,7 @@ export class WorkDirectory extends Directory {
     if (document === undefined || !(inode instanceof RegularFile) || inode.document === document)
       return;
     inode.document = document;
-    inode.committedVersion = NEVER_COMMITTED; // as this document, whatever it was before
+    document.attached(inode);
   }
 }
 

@@ -134,14 +134,15 @@ export const SERVER_OPERATIONS = {
     params: z.strictObject(Edit),
     result: z.strictObject({ version: Version, changes: z.array(VariableChange) }),
   },
+  /** Null = there is none (any more). */
   'output.set': {
     caller: 'channel',
-    params: z.strictObject({ text: JsonText }),
+    params: z.strictObject({ text: JsonText.nullable() }),
     result: Nothing,
   },
   'condition.set': {
     caller: 'channel',
-    params: z.strictObject({ condition: z.boolean() }),
+    params: z.strictObject({ condition: z.boolean().nullable() }),
     result: Nothing,
   },
   'execution.finish': {

@@ -32,11 +32,11 @@ export class Executions {
   }
 
   /** Last call wins: nothing is awaited before the commit is queued, so calls keep their order. */
-  async setOutput(id: ExecutionId, text: string): Promise<void> {
+  async setOutput(id: ExecutionId, text: string | null): Promise<void> {
     await this.#put(id, 'output', { text });
   }
 
-  async setCondition(id: ExecutionId, condition: boolean): Promise<void> {
+  async setCondition(id: ExecutionId, condition: boolean | null): Promise<void> {
     await this.#put(id, 'condition', { condition });
   }
 
@@ -59,8 +59,8 @@ export class Executions {
   async get(id: ExecutionId): Promise<Result<ServerOperations, 'execution.get'>> {
     const [record, output, condition, end] = await Promise.all([
       this.#get<Record<string, unknown>>(id, 'record'),
-      this.#get<{ text: string }>(id, 'output'),
-      this.#get<{ condition: boolean }>(id, 'condition'),
+      this.#get<{ text: string | null }>(id, 'output'),
+      this.#get<{ condition: boolean | null }>(id, 'condition'),
       this.#get<Record<string, unknown>>(id, 'end'),
     ]);
     if (record === undefined) throw new BridgeError('not_found', `there is no execution ${id}`);

@@ -70,11 +70,11 @@ export class FakeRuntime implements Runtime {
     ];
   }
 
-  async setOutput(text: string): Promise<void> {
+  async setOutput(text: string | null): Promise<void> {
     await this.#call(`output ${text}`);
   }
 
-  async setCondition(condition: boolean): Promise<void> {
+  async setCondition(condition: boolean | null): Promise<void> {
     await this.#call(`condition ${condition}`);
   }
 
