@@ -1,10 +1,16 @@
 /*
- * The client of `npm run bench -- fs`: does one operation many times in a directory and prints the result.
+ * The client of `npm run bench`: does one operation many times in a directory and prints the result.
  *
- *   client WHAT DIR COUNT PROCESSES     WHAT: stat stat-new open open-new pread create write read
+ *   client WHAT DIR COUNT PROCESSES     WHAT: stat stat-new open open-new pread create write read stat-paced scratch
  *
  * COUNT is shared by the processes; each works on files of its own. Prints nanoseconds per operation (wall time from the
- * first start to the last end, divided by COUNT); for write and read, where COUNT is mebibytes, MB/s.
+ * first start to the last end, divided by COUNT); for write and read, where COUNT is mebibytes, MB/s. Two are different:
+ *
+ * stat-paced is stat-new with a call every millisecond, and prints the median and the 99th percentile of what a call took.
+ * A client that calls without pause would see a server's stall in one call of hundreds and never count it.
+ *
+ * scratch writes COUNT mebibytes whose content depends on where they are, reads them back twice without the kernel's pages
+ * and compares; prints the MB/s of the three.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -24,8 +30,10 @@
 #define SMALL 4096
 #define LARGE (1 << 20)
 #define TMPFS 0x01021994 /* TMPFS_MAGIC of linux/magic.h */
+#define PACE_NS 1000000
 
 static char buffer[LARGE];
+static int64_t *took; /* of stat-paced: nanoseconds of each call, shared by the processes */
 
 static void die(const char *format, ...)
 {
@@ -85,6 +93,15 @@ static void create_one(const char *name)
 		die("cannot unlink %s", name);
 }
 
+/* Takes a turn at every full PACE_NS after `start`; after a call that took longer, at the next one. */
+static void paced(int64_t start)
+{
+	int64_t turn = start + ((now() - start) / PACE_NS + 1) * PACE_NS;
+	struct timespec t = { turn / 1000000000, turn % 1000000000 };
+	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL))
+		;
+}
+
 static void new_name(char *name, long i) { snprintf(name, 32, "f%06ld", i); }
 
 /* Drops the pages of the file and makes sure that they are gone. tmpfs has nowhere to drop them to. */
@@ -109,6 +126,57 @@ static void drop_pages(int fd, size_t size)
 			die("%zu of %zu pages stayed in the cache, the read would not be one", resident, pages);
 	}
 	free(is);
+}
+
+/* One mebibyte that no other block number has. */
+static void fill(uint64_t *words, uint64_t block)
+{
+	uint64_t x = block * 0x9e3779b97f4a7c15ull + 1;
+	for (size_t i = 0; i < LARGE / sizeof *words; i++) {
+		x ^= x << 13, x ^= x >> 7, x ^= x << 17; /* xorshift64 */
+		words[i] = x;
+	}
+}
+
+static double rate(long mebibytes, int64_t since) { return mebibytes * (double)LARGE / 1e6 / ((now() - since) / 1e9); }
+
+static void scratch(long mebibytes)
+{
+	static uint64_t expected[LARGE / sizeof(uint64_t)];
+	int fd = opened("scratch", O_CREAT | O_EXCL | O_RDWR);
+	int64_t start = now();
+	for (long i = 0; i < mebibytes; i++) {
+		fill(expected, i);
+		if (write(fd, expected, LARGE) != LARGE)
+			die("cannot write block %ld", i);
+	}
+	if (close(fd))
+		die("cannot close scratch");
+	printf("%.3f", rate(mebibytes, start));
+	for (int pass = 0; pass < 2; pass++) {
+		fd = opened("scratch", O_RDONLY);
+		drop_pages(fd, mebibytes * (size_t)LARGE);
+		start = now();
+		for (long i = 0; i < mebibytes; i++) {
+			fill(expected, i);
+			if (read(fd, buffer, LARGE) != LARGE)
+				die("cannot read block %ld", i);
+			errno = EIO;
+			if (memcmp(buffer, expected, LARGE))
+				die("block %ld is not what was written", i);
+		}
+		printf(" %.3f", rate(mebibytes, start));
+		close(fd);
+	}
+	puts("");
+	if (unlink("scratch"))
+		die("cannot unlink scratch");
+}
+
+static int ascending(const void *a, const void *b)
+{
+	int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+	return (x > y) - (x < y);
 }
 
 struct span {
@@ -147,6 +215,14 @@ static struct span work(const char *what, int process, long from, long to, int r
 	else if (!strcmp(what, "stat-new"))
 		for (long i = from; i < to; i++)
 			new_name(name, i), stat_one(name);
+	else if (!strcmp(what, "stat-paced"))
+		for (long i = from; i < to; i++) {
+			new_name(name, i);
+			paced(span.start);
+			int64_t called = now();
+			stat_one(name);
+			took[i] = now() - called;
+		}
 	else if (!strcmp(what, "open"))
 		for (long i = from; i < to; i++)
 			read_one(own);
@@ -196,6 +272,13 @@ int main(int argc, char **argv)
 		die("cannot prepare");
 	if (chdir(argv[2]))
 		die("cannot enter %s", argv[2]);
+	if (!strcmp(what, "scratch")) {
+		scratch(count);
+		return 0;
+	}
+	took = mmap(NULL, count * sizeof *took, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (took == MAP_FAILED)
+		die("cannot prepare");
 	for (int i = 0; i < processes; i++) {
 		pid_t pid = fork();
 		if (pid < 0)
@@ -222,6 +305,11 @@ int main(int argc, char **argv)
 			all.start = spans[i].start;
 		if (spans[i].end > all.end)
 			all.end = spans[i].end;
+	}
+	if (!strcmp(what, "stat-paced")) {
+		qsort(took, count, sizeof *took, ascending);
+		printf("%lld %lld\n", (long long)took[count / 2], (long long)took[count * 99 / 100]);
+		return 0;
 	}
 	double ns = all.end - all.start;
 	int is_large = !strcmp(what, "write") || !strcmp(what, "read");
