@@ -239,6 +239,7 @@ static void opened(struct node *n, struct fuse_file_info *fi)
 		resize(n, 0);
 	n->opens++;
 	fi->keep_cache = 1;
+	fi->noflush = (fi->flags & O_ACCMODE) == O_RDONLY; /* as ours */
 }
 
 static void fs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)

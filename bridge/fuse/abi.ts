@@ -157,6 +157,8 @@ export const FOPEN_DIRECT_IO = 1 << 0;
 export const FOPEN_KEEP_CACHE = 1 << 1;
 export const FOPEN_NONSEEKABLE = 1 << 2;
 export const FOPEN_STREAM = 1 << 4;
+/** No FLUSH at close(2); Linux 5.16 and later, older ones send it all the same. */
+export const FOPEN_NOFLUSH = 1 << 5;
 
 /** `fuse_poll_in.flags`: say so, once, when the answer changes. */
 export const POLL_SCHEDULE_NOTIFY = 1 << 0;

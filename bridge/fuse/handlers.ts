@@ -4,12 +4,13 @@ import { EINVAL, EIO, ENOENT, ERANGE } from '#bridge/vfs/fs-error.js';
 import type { Caller, Directory, Inode } from '#bridge/vfs/inode.js';
 import { type OpenFile, RegularFile } from '#bridge/vfs/regular-file.js';
 import { type OpenStream, readStream, StreamFile } from '#bridge/vfs/stream-file.js';
-import type { AttrChange, Volume } from '#bridge/vfs/volume.js';
+import { type AttrChange, isReadOnlyOpen, type Volume } from '#bridge/vfs/volume.js';
 import { getxattr, listxattr, removexattr, setxattr } from '#bridge/vfs/xattrs.js';
 import {
   FATTR,
   FOPEN_DIRECT_IO,
   FOPEN_KEEP_CACHE,
+  FOPEN_NOFLUSH,
   FOPEN_NONSEEKABLE,
   FOPEN_STREAM,
   IN,
@@ -156,7 +157,9 @@ export function handlersFor(volume: Volume): Handlers {
       const handle = volume.open(file, flags, callerOf(request));
       if ((openFlags & OPEN_KILL_SUIDGID) !== 0) volume.clearSetId(file);
       // The kernel's pages are right: scratch changes only through them, and a new version is a new inode.
-      reply.open(handle.id, FOPEN_KEEP_CACHE);
+      // Nothing that such a handle does can need a commit: no FLUSH, one round trip less a close.
+      const isPlainRead = isReadOnlyOpen(flags) && handle.draft === undefined;
+      reply.open(handle.id, isPlainRead ? FOPEN_KEEP_CACHE | FOPEN_NOFLUSH : FOPEN_KEEP_CACHE);
     },
     CREATE: (request, reply) => {
       const parent = volume.directory(request.node);
