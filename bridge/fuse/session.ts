@@ -1,8 +1,6 @@
 import { constants } from 'node:os';
-import { FsError, hostErrno } from '#bridge/vfs/fs-error.js';
 import { isDying } from '#bridge/vfs/process-family.js';
 import type { Volume } from '#bridge/vfs/volume.js';
-import { BridgeError, errnoOf } from '#bridge/wire/errors.js';
 import {
   IN,
   INIT_BITS,
@@ -13,6 +11,8 @@ import {
   OPCODES,
 } from './abi.js';
 import { Channel } from './channel.js';
+import type { Driver, DriverLog } from './driver.js';
+import { errnoFor } from './errno.js';
 import { type Finish, type Handler, handlersFor } from './handlers.js';
 import { Invalidation } from './invalidation.js';
 import { Reply } from './reply.js';
@@ -31,11 +31,6 @@ const { ENOSYS, EINTR, EPROTO, EIO } = constants.errno;
 /** What we would like; the kernel offers what it has. Why these: fuse-facts.md, "Recommended driver". */
 const WANTED = Object.values(INIT_BITS);
 
-export interface SessionLog {
-  info(context: object, message: string): void;
-  warn(context: object, message: string): void;
-}
-
 /** The kernel tells of the first signal only; a call that goes on after one is looked at this often. */
 const DYING_CHECK_MS = 200;
 
@@ -52,13 +47,13 @@ interface Waiting {
  * One FUSE connection: reads requests, has the volume do them, replies. A request that must wait is kept by its id, so
  * that an INTERRUPT finds it: an unanswered interrupt would leave a process that nothing can kill.
  */
-export class FuseSession {
+export class FuseSession implements Driver {
   readonly #channel: Channel;
   readonly #request = new Request(Buffer.from(new ArrayBuffer(REQUEST_BYTES_MAX)));
   readonly #reply = new Reply(IO_BYTES_MAX);
   readonly #handlers: readonly (Handler | undefined)[];
   readonly #volume: Volume;
-  readonly #log: SessionLog;
+  readonly #log: DriverLog;
   readonly #waiting = new Map<number, Waiting>();
   #dyingCheck: NodeJS.Timeout | undefined;
   #started: () => void = () => {};
@@ -68,7 +63,7 @@ export class FuseSession {
   readonly ended: Promise<Error | undefined>;
 
   /** `fd` is /dev/fuse after mount(2): reading before gives EPERM. The session owns it and closes it at its end. */
-  constructor(fd: number, volume: Volume, log: SessionLog) {
+  constructor(fd: number, volume: Volume, log: DriverLog) {
     this.#volume = volume;
     this.#log = log;
     const named = handlersFor(volume);
@@ -258,12 +253,7 @@ export class FuseSession {
   }
 
   #errno(error: unknown, opcode: number): number {
-    if (error instanceof FsError) return error.errno;
-    if (error instanceof BridgeError) return errnoOf(error);
-    const errno = hostErrno(error);
-    // A full disk is the operator's business, anything else unforeseen is ours: both must be on record.
-    this.#log.warn({ op: OPCODE_NAMES[opcode], errno, err: error }, 'request failed');
-    return errno === 0 ? EIO : errno;
+    return errnoFor(error, OPCODE_NAMES[opcode], this.#log);
   }
 
   #send(): void {
