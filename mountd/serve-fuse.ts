@@ -1,27 +1,39 @@
-import { isMainThread, parentPort, workerData } from 'node:worker_threads';
 import { pino } from 'pino';
 import type { Runtime } from '#bridge/client/runtime.js';
+import type { Driver } from '#bridge/fuse/driver.js';
+import { NativeDriver } from '#bridge/fuse/native-driver.js';
 import { FuseSession } from '#bridge/fuse/session.js';
 import type { Outcome } from '#bridge/vfs/documents.js';
 import { ExecutionTree, type TreeSpec } from '#bridge/vfs/execution-tree.js';
 import { Volume } from '#bridge/vfs/volume.js';
 import { BridgeError } from '#bridge/wire/errors.js';
 import type { Variable, VariableChange } from '#bridge/wire/protocol.js';
-import { connectPort } from './port-calls.js';
+import { connectPort, type Port } from './port-calls.js';
 
 /**
- * The thread that answers the kernel. It holds the file system and nothing else, so a busy main thread never delays a
- * stat; what needs the server is asked of the main thread.
+ * The side that answers the kernel: it holds the file system and nothing else; what needs the server is asked of the other
+ * side of the port. With the kernel driver it is a thread of its own; fuse-native runs on the main thread only.
  */
 
-export interface FuseWorkerData {
-  readonly fuseFd: number;
+interface MountBase {
   /** Directory of the backing files, empty at start. */
   readonly backing: string;
   readonly logLevel: string;
 }
 
-/** What the main thread asks of this one. */
+export interface KernelMount extends MountBase {
+  readonly driver: 'kernel';
+  /** /dev/fuse, mounted. */
+  readonly fuseFd: number;
+}
+
+export interface NativeMount extends MountBase {
+  readonly driver: 'fuse-native';
+  /** Mounted by the driver itself. */
+  readonly mountPoint: string;
+}
+
+/** What the host's side asks of this one. */
 export interface FuseCalls {
   createTree(spec: TreeSpec): Promise<void>;
   variablesChanged(id: string, changes: readonly VariableChange[]): Promise<void>;
@@ -31,7 +43,7 @@ export interface FuseCalls {
   removeTree(id: string): Promise<void>;
 }
 
-/** What this thread asks of the main one. */
+/** What this side asks of the host's. */
 export interface RuntimeCalls {
   ready(): Promise<void>;
   ended(reason: string | undefined): Promise<void>;
@@ -43,8 +55,9 @@ export interface RuntimeCalls {
   setCondition(id: string, condition: boolean): Promise<void>;
 }
 
-if (!isMainThread && parentPort !== null) {
-  const { fuseFd, backing, logLevel } = workerData as FuseWorkerData;
+/** Serves the mount, and trees in it on `port`'s request, until the driver is closed or the mount is gone. */
+export function serveFuse(port: Port, mount: KernelMount | NativeMount): Driver {
+  const { backing, logLevel } = mount;
   const log = pino({ level: logLevel, base: { thread: 'fuse' } });
   const volume = new Volume(backing);
   volume.onError = (error) => log.warn({ err: error }, 'background work failed');
@@ -55,12 +68,12 @@ if (!isMainThread && parentPort !== null) {
     return found;
   };
 
-  const { calls: main } = connectPort<RuntimeCalls, FuseCalls>(parentPort, {
+  const { calls: host } = connectPort<RuntimeCalls, FuseCalls>(port, {
     createTree: async (spec) => {
       const runtime: Runtime = {
-        commitVariables: (edit) => main.commitVariables(spec.id, edit),
-        setOutput: (text) => main.setOutput(spec.id, text),
-        setCondition: (condition) => main.setCondition(spec.id, condition),
+        commitVariables: (edit) => host.commitVariables(spec.id, edit),
+        setOutput: (text) => host.setOutput(spec.id, text),
+        setCondition: (condition) => host.setCondition(spec.id, condition),
       };
       trees.set(spec.id, ExecutionTree.create(volume, backing, spec, runtime));
     },
@@ -74,7 +87,11 @@ if (!isMainThread && parentPort !== null) {
     },
   });
 
-  const session = new FuseSession(fuseFd, volume, log);
-  void session.ready.then(() => main.ready());
-  void session.ended.then((error) => main.ended(error?.message));
+  const driver =
+    mount.driver === 'kernel'
+      ? new FuseSession(mount.fuseFd, volume, log)
+      : new NativeDriver(volume, mount.mountPoint, log);
+  void driver.ready.then(() => host.ready());
+  void driver.ended.then((error) => host.ended(error?.message));
+  return driver;
 }
