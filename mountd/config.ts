@@ -1,10 +1,12 @@
 import { z } from 'zod';
+import { DriverName } from '#bridge/wire/control.js';
 
 /** What the serving process and its supervisor are told at start: one JSON argument, made by `cronium up`. */
 export const MountdConfig = z.strictObject({
   software: z.string(),
   /** Marks this mountd's containers. */
   instance: z.string(),
+  driver: DriverName.default('kernel'),
   mountPoint: z.string(),
   backing: z.string(),
   controlSocket: z.string(),

@@ -10,7 +10,7 @@ import { ControlServer } from './control-server.js';
 import { Executions } from './executions.js';
 import { MountHost } from './mount-host.js';
 
-/** The supervisor passes /dev/fuse, mounted, as this descriptor. */
+/** The supervisor passes /dev/fuse, mounted, as this descriptor; the driver fuse-native mounts by itself. */
 const FUSE_FD = 3;
 
 /** After the mount is lost, ending the executions may take this long; then the supervisor starts us anew. */
@@ -49,7 +49,9 @@ async function serve(): Promise<number> {
   );
   await using link = new Link({ address, tls, software: config.software });
   await using mount = await MountHost.open({
-    fuseFd: FUSE_FD,
+    ...(config.driver === 'kernel'
+      ? { driver: config.driver, fuseFd: FUSE_FD }
+      : { driver: config.driver, mountPoint: config.mountPoint }),
     backing: config.backing,
     logLevel: config.logLevel,
   });
@@ -61,12 +63,13 @@ async function serve(): Promise<number> {
       pid: process.pid,
       startedAt,
       mount: config.mountPoint,
+      driver: config.driver,
       link: link.status,
       executions: executions.running,
     }),
   });
   report({ state: 'ready' });
-  log.info({ mount: config.mountPoint }, 'serving');
+  log.info({ mount: config.mountPoint, driver: config.driver }, 'serving');
   const lost = mount.ended.then((reason) => {
     log.error({ reason }, 'the mount is gone');
     // Whoever waits in the kernel for an answer of ours waits in vain, and Docker could not stop a container of such.

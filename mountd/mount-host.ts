@@ -1,41 +1,91 @@
 import { mkdirSync, rmSync } from 'node:fs';
-import { Worker } from 'node:worker_threads';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { MessageChannel, Worker } from 'node:worker_threads';
 import type { Runtime } from '#bridge/client/runtime.js';
 import type { Outcome } from '#bridge/vfs/documents.js';
 import type { TreeSpec } from '#bridge/vfs/execution-tree.js';
 import { BridgeError } from '#bridge/wire/errors.js';
 import type { Variable, VariableChange } from '#bridge/wire/protocol.js';
-import type { FuseCalls, FuseWorkerData, RuntimeCalls } from './fuse-worker.js';
-import { connectPort } from './port-calls.js';
+import { connectPort, type Port } from './port-calls.js';
+import {
+  type FuseCalls,
+  type KernelMount,
+  type NativeMount,
+  type RuntimeCalls,
+  serveFuse,
+} from './serve-fuse.js';
 
 /** The kernel answers a mount within milliseconds; a wait this long means that something holds it. */
 const MOUNT_READY_MS = 10_000;
 
-/** The main thread's side of the FUSE thread: trees come and go here. */
+/** The side that answers the kernel, wherever it runs. */
+interface Serving {
+  readonly port: Port;
+  /** Resolves with the reason when nothing answers any more. */
+  readonly ended: Promise<string>;
+  stop(): Promise<void>;
+}
+
+/** The kernel driver, on a thread of its own. */
+function onThread(mount: KernelMount): Serving {
+  const worker = new Worker(new URL('./fuse-worker.js', import.meta.url), { workerData: mount });
+  const exited = new Promise<string>((resolve) => {
+    worker.on('exit', () => resolve('the FUSE thread ended'));
+  });
+  const failed = new Promise<string>((resolve) => {
+    worker.on('error', (error) =>
+      resolve(`the FUSE thread failed: ${error.stack ?? error.message}`),
+    );
+  });
+  return {
+    port: worker,
+    ended: Promise.race([failed, exited]),
+    stop: async () => {
+      await worker.terminate();
+      await exited;
+    },
+  };
+}
+
+/** The driver fuse-native, on this thread. Its end is told through the port. */
+function here(mount: NativeMount): Serving {
+  const { port1, port2 } = new MessageChannel();
+  const driver = serveFuse(port1, mount);
+  let stopped: (reason: string) => void = () => {};
+  return {
+    port: port2,
+    ended: new Promise((resolve) => {
+      stopped = resolve;
+    }),
+    stop: async () => {
+      await driver.close();
+      port1.close();
+      stopped('the file system was closed');
+    },
+  };
+}
+
+/** The main thread's side of what answers the kernel: trees come and go here. */
 export class MountHost implements AsyncDisposable {
-  readonly #worker: Worker;
+  readonly #serving: Serving;
   readonly #fuse: FuseCalls;
   readonly #runtimes = new Map<string, Runtime>();
-  readonly #exited: Promise<void>;
   #ready: () => void = () => {};
   /** Resolves with the reason when the mount is gone, asked for or not. */
   readonly ended: Promise<string>;
 
-  private constructor(data: FuseWorkerData) {
+  private constructor(serving: Serving) {
+    this.#serving = serving;
     let ended: (reason: string) => void = () => {};
     this.ended = new Promise((resolve) => {
       ended = resolve;
     });
-    this.#worker = new Worker(new URL('./fuse-worker.js', import.meta.url), { workerData: data });
-    this.#worker.on('error', (error) =>
-      ended(`the FUSE thread failed: ${error.stack ?? error.message}`),
-    );
     const runtime = (id: string): Runtime => {
       const found = this.#runtimes.get(id);
       if (found === undefined) throw new BridgeError('denied', `execution ${id} has ended`);
       return found;
     };
-    const fuse = connectPort<FuseCalls, RuntimeCalls>(this.#worker, {
+    const fuse = connectPort<FuseCalls, RuntimeCalls>(serving.port, {
       ready: async () => this.#ready(),
       ended: async (reason) => ended(reason ?? 'the file system was unmounted'),
       commitVariables: async (id, edit) => await runtime(id).commitVariables(edit),
@@ -43,42 +93,39 @@ export class MountHost implements AsyncDisposable {
       setCondition: async (id, condition) => await runtime(id).setCondition(condition),
     });
     this.#fuse = fuse.calls;
-    this.#exited = new Promise((resolve) => {
-      this.#worker.on('exit', () => {
-        fuse.fail(new BridgeError('unavailable', 'the file system thread has ended'));
-        ended('the FUSE thread ended');
-        resolve();
-      });
+    void serving.ended.then((reason) => {
+      fuse.fail(new BridgeError('unavailable', 'the file system has ended'));
+      ended(reason);
     });
   }
 
-  /** Starts answering the kernel on `fuseFd`, which is mounted. @throws BridgeError `timeout` */
-  static async open(data: FuseWorkerData): Promise<MountHost> {
-    rmSync(data.backing, { recursive: true, force: true });
-    mkdirSync(data.backing, { recursive: true, mode: 0o700 });
-    const host = new MountHost(data);
-    let timer: NodeJS.Timeout | undefined;
-    await Promise.race([
-      new Promise<void>((resolve) => {
-        host.#ready = resolve;
-      }),
-      host.ended.then((reason) => {
-        throw new BridgeError('unavailable', reason);
-      }),
-      new Promise<void>((_resolve, reject) => {
-        timer = setTimeout(
-          () =>
-            reject(
-              new BridgeError(
-                'timeout',
-                `the kernel did not start the mount within ${MOUNT_READY_MS} ms`,
-              ),
-            ),
-          MOUNT_READY_MS,
-        );
-      }),
-    ]);
-    clearTimeout(timer);
+  /** Starts answering the kernel. @throws BridgeError `timeout`, `unavailable` */
+  static async open(mount: KernelMount | NativeMount): Promise<MountHost> {
+    rmSync(mount.backing, { recursive: true, force: true });
+    mkdirSync(mount.backing, { recursive: true, mode: 0o700 });
+    const host = new MountHost(mount.driver === 'kernel' ? onThread(mount) : here(mount));
+    const silence = new AbortController();
+    try {
+      await Promise.race([
+        new Promise<void>((resolve) => {
+          host.#ready = resolve;
+        }),
+        host.ended.then((reason) => {
+          throw new BridgeError('unavailable', reason);
+        }),
+        sleep(MOUNT_READY_MS, undefined, { signal: silence.signal }).then(() => {
+          throw new BridgeError(
+            'timeout',
+            `the kernel did not start the mount within ${MOUNT_READY_MS} ms`,
+          );
+        }),
+      ]);
+    } catch (error) {
+      await host[Symbol.asyncDispose]();
+      throw error;
+    } finally {
+      silence.abort();
+    }
     return host;
   }
 
@@ -95,8 +142,7 @@ export class MountHost implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#worker.terminate();
-    await this.#exited;
+    await this.#serving.stop();
   }
 }
 

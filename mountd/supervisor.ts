@@ -34,14 +34,15 @@ process.once('disconnect', () => {});
 
 /** Mounts, serves until the serving process ends, unmounts. Returns whether that was asked for. */
 async function serveOnce(): Promise<boolean> {
-  const fd = openFuseDevice();
+  // The driver fuse-native opens and mounts in the serving process, and cannot be handed a descriptor.
+  const fd = config.driver === 'kernel' ? openFuseDevice() : undefined;
   try {
-    await mountFuse(fd, config.mountPoint);
+    if (fd !== undefined) await mountFuse(fd, config.mountPoint);
     const child = spawn(
       process.execPath,
       ['--enable-source-maps', fileURLToPath(new URL('./main.js', import.meta.url)), configText],
       {
-        stdio: ['ignore', 'inherit', 'inherit', fd, 'ipc'],
+        stdio: ['ignore', 'inherit', 'inherit', fd ?? 'ignore', 'ipc'],
         env: { ...process.env, UV_THREADPOOL_SIZE: String(POOL_THREADS) },
       },
     );
@@ -50,7 +51,7 @@ async function serveOnce(): Promise<boolean> {
     // Nobody may wait for an answer that no process is left to give.
     abortConnection(config.mountPoint);
     await unmount(config.mountPoint);
-    closeSync(fd);
+    if (fd !== undefined) closeSync(fd);
   }
 }
 

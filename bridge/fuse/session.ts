@@ -1,8 +1,7 @@
 import { constants } from 'node:os';
-import { FsError, hostErrno, EINTR as INTERRUPTED } from '#bridge/vfs/fs-error.js';
+import { EINTR as INTERRUPTED } from '#bridge/vfs/fs-error.js';
 import { fateOf } from '#bridge/vfs/process-family.js';
 import type { Volume } from '#bridge/vfs/volume.js';
-import { BridgeError, errnoOf } from '#bridge/wire/errors.js';
 import {
   IN,
   INIT_BITS,
@@ -15,6 +14,8 @@ import {
   type OperationName,
 } from './abi.js';
 import { Channel } from './channel.js';
+import type { Driver, DriverLog } from './driver.js';
+import { errnoFor } from './errno.js';
 import { FairShare } from './fair-share.js';
 import { type Finish, type Handler, handlersFor } from './handlers.js';
 import { Invalidation } from './invalidation.js';
@@ -43,11 +44,6 @@ const WANTED = Object.keys(INIT_BITS) as InitFlag[];
 /** Without it O_TRUNC would arrive as a truncate(2) after an open that seemed to read; every kernel since 2.6.24 has it. */
 const NEEDED: InitFlag = 'ATOMIC_O_TRUNC';
 
-export interface SessionLog {
-  info(context: object, message: string): void;
-  warn(context: object, message: string): void;
-}
-
 /** The kernel tells of the first signal only, and never of an exit; a call that waits is looked at this often. */
 const FATE_CHECK_MS = 200;
 
@@ -72,13 +68,13 @@ interface Waiting {
  * One FUSE connection: reads requests, has the volume do them, replies. A request that must wait is kept by its id, so
  * that an INTERRUPT finds it: an unanswered interrupt would leave a process that nothing can kill.
  */
-export class FuseSession {
+export class FuseSession implements Driver {
   readonly #channel: Channel;
   readonly #request = new Request(Buffer.from(new ArrayBuffer(REQUEST_BYTES_MAX)));
   readonly #reply = new Reply(IO_BYTES_MAX);
   readonly #handlers: readonly (Handler | undefined)[];
   readonly #volume: Volume;
-  readonly #log: SessionLog;
+  readonly #log: DriverLog;
   readonly #waiting = new Map<number, Waiting>();
   readonly #fairShare: FairShare;
   readonly #wanted: readonly InitFlag[];
@@ -98,7 +94,7 @@ export class FuseSession {
   constructor(
     fd: number,
     volume: Volume,
-    log: SessionLog,
+    log: DriverLog,
     { without = [] }: { without?: readonly InitFlag[] } = {},
   ) {
     this.#volume = volume;
@@ -316,12 +312,7 @@ export class FuseSession {
   }
 
   #errno(error: unknown, opcode: number): number {
-    if (error instanceof FsError) return error.errno;
-    if (error instanceof BridgeError) return errnoOf(error);
-    const errno = hostErrno(error);
-    // A full disk is the operator's business, anything else unforeseen is ours: both must be on record.
-    this.#log.warn({ op: nameOf(opcode), errno, err: error }, 'request failed');
-    return errno === 0 ? EIO : errno;
+    return errnoFor(error, nameOf(opcode), this.#log);
   }
 
   #send(): void {

@@ -147,7 +147,7 @@ export class VariablesDocument extends BaseDocument {
     if (family === undefined || draft.isAlone) return;
     const nothing: Members = new Map();
     this.#bases.set(draft, nothing);
-    for (const pid of family) this.#read.set(pid, nothing);
+    for (const pid of family.length === 0 ? [EXECUTION] : family) this.#read.set(pid, nothing);
   }
 
   protected override store(

@@ -9,6 +9,11 @@ export const RUNTIMES = ['bash', 'python', 'node'] as const;
 export const Runtime = z.enum(RUNTIMES);
 export type RuntimeName = z.infer<typeof Runtime>;
 
+/** How the mount is connected with the kernel; docs/drivers.md compares them. */
+export const DRIVERS = ['kernel', 'fuse-native'] as const;
+export const DriverName = z.enum(DRIVERS);
+export type DriverName = z.infer<typeof DriverName>;
+
 /** Starting, stopping and storing a run's result take their time beyond its own limit. */
 export const RUN_OVERHEAD_MS = 120_000;
 export const RUN_MS_MAX = CALL_DEADLINE_MS_MAX - RUN_OVERHEAD_MS;
@@ -68,6 +73,7 @@ export const MountdStatus = z.strictObject({
   pid: z.int(),
   startedAt: z.int(),
   mount: z.string(),
+  driver: DriverName,
   link: z.strictObject({
     connected: z.boolean(),
     since: z.int(),

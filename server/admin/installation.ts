@@ -1,7 +1,11 @@
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { Connection, ControlConnection, type TlsFiles } from '#bridge/client/connection.js';
-import { CONTROL_OPERATIONS, type ControlOperations } from '#bridge/wire/control.js';
+import {
+  CONTROL_OPERATIONS,
+  type ControlOperations,
+  type DriverName,
+} from '#bridge/wire/control.js';
 import { BridgeError, errnoCode } from '#bridge/wire/errors.js';
 import type { ServerConfig } from '#server/config.js';
 import { Daemon, type DaemonName } from './daemons.js';
@@ -31,7 +35,11 @@ export class Installation {
   }
 
   /** Starts what does not run yet. Returns what it started. @throws BridgeError */
-  async up(listen: ServerConfig['listen'] | undefined, logLevel: string): Promise<DaemonName[]> {
+  async up(
+    listen: ServerConfig['listen'] | undefined,
+    logLevel: string,
+    driver: DriverName,
+  ): Promise<DaemonName[]> {
     const { state } = this;
     state.prepareDirectories();
     return await exclusively(this.#lockFile, async () => {
@@ -45,7 +53,7 @@ export class Installation {
         started.push('server');
       }
       if (this.mountd.pid === undefined) {
-        await this.mountd.start(this.#mountdConfig(logLevel));
+        await this.mountd.start(this.#mountdConfig(logLevel, driver));
         started.push('mountd');
       }
       return started;
@@ -122,11 +130,12 @@ export class Installation {
   }
 
   /** mountd/config.ts parses it; the server's folders may not import mountd's. */
-  #mountdConfig(logLevel: string): object {
+  #mountdConfig(logLevel: string, driver: DriverName): object {
     const { path } = this.state;
     return {
       software: SOFTWARE,
       instance: this.state.instance,
+      driver,
       mountPoint: path('mountd', 'mnt'),
       backing: path('mountd', 'scratch'),
       controlSocket: path('run', 'mountd.sock'),

@@ -1,4 +1,4 @@
-import type { MountdStatus } from '#bridge/wire/control.js';
+import { DRIVERS, DriverName, type MountdStatus } from '#bridge/wire/control.js';
 import { asBridgeError } from '#bridge/wire/errors.js';
 import { Installation } from '#server/admin/installation.js';
 import { State } from '#server/admin/state.js';
@@ -10,13 +10,16 @@ const installation = (state: string | undefined, { env }: Io) =>
 export const up = command({
   name: 'up',
   summary: 'Start server and mountd on this machine',
-  usage: 'cronium up [--state DIR] [--listen HOST:PORT] [--log-level LEVEL] [--json]',
+  usage:
+    'cronium up [--state DIR] [--listen HOST:PORT] [--driver NAME] [--log-level LEVEL] [--json]',
   help: [
     'The first start creates a certificate authority, the certificates of server, host and operator, the',
     'encryption keys and the database, all in the state directory. Starting twice is fine.',
     '',
     '  --state DIR          where everything is kept (default /var/lib/cronium, or CRONIUM_STATE)',
     '  --listen HOST:PORT   where the server listens (default 127.0.0.1 and a free port, kept from then on)',
+    '  --driver NAME        kernel (default), or fuse-native where that cannot be used: slower, no shared mappings,',
+    '                       and a script that waits for the server cannot be killed; docs/drivers.md has the rest',
     '  --log-level LEVEL    fatal, error, warn, info (default), debug or trace; logs are in STATE/log',
     '',
     'example: cronium up && cronium run hello.sh',
@@ -24,6 +27,7 @@ export const up = command({
   options: {
     ...COMMON,
     listen: { type: 'string' },
+    driver: { type: 'string', default: 'kernel' },
     'log-level': { type: 'string', default: 'info' },
   },
   async run({ positionals, values }, io) {
@@ -32,9 +36,13 @@ export const up = command({
     const level = values['log-level'];
     if (!/^(fatal|error|warn|info|debug|trace)$/.test(level))
       throw new Misuse(`--log-level ${level}: no such level`);
+    const driver = DriverName.safeParse(values.driver);
+    if (!driver.success)
+      throw new Misuse(`--driver ${values.driver}: there are ${DRIVERS.join(' and ')}`);
     const started = await target.up(
       values.listen === undefined ? undefined : address(values.listen),
       level,
+      driver.data,
     );
     const { host, port } = target.state.settings().listen;
     if (values.json)
@@ -110,10 +118,10 @@ async function problemOr<T>(ask: () => Promise<T>): Promise<T | { problem: strin
   }
 }
 
-function mountdLines({ pid, mount, link, executions }: MountdStatus): string {
+function mountdLines({ pid, mount, driver, link, executions }: MountdStatus): string {
   const connected = link.connected ? 'connected' : `not connected: ${link.problem ?? 'unknown'}`;
   return [
-    `mountd  up as process ${pid}, mount ${mount}, ${connected}`,
+    `mountd  up as process ${pid}, mount ${mount} (driver ${driver}), ${connected}`,
     ...executions.map(
       ({ executionId, runtime, startedAt, script }) =>
         `        ${executionId}  ${runtime}  ${script}  since ${new Date(startedAt).toISOString()}`,

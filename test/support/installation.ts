@@ -46,9 +46,10 @@ export class TestInstallation implements AsyncDisposable {
     this.#files = this.directory;
   }
 
-  static async up(stateAt?: string): Promise<TestInstallation> {
+  /** `options`: more of `cronium up`. */
+  static async up(stateAt?: string, ...options: string[]): Promise<TestInstallation> {
     const installation = new TestInstallation(stateAt);
-    const { code, stderr } = await installation.cronium(['up', '--log-level', 'debug']);
+    const { code, stderr } = await installation.cronium(['up', '--log-level', 'debug', ...options]);
     if (code !== 0) {
       await installation[Symbol.asyncDispose]();
       throw new Error(`cronium up: ${stderr}`);

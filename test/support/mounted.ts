@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import type { Runtime, VariablesEdit } from '#bridge/client/runtime.js';
 import { abortConnection, mountFuse, openFuseDevice, unmount } from '#bridge/fuse/mount.js';
 import type { TreeSpec } from '#bridge/vfs/execution-tree.js';
+import type { DriverName } from '#bridge/wire/control.js';
 import { VariableKey } from '#bridge/wire/names.js';
 import type { Variable, VariableChange } from '#bridge/wire/protocol.js';
 import { type MountedTree, MountHost } from '#mountd/mount-host.js';
@@ -86,7 +87,10 @@ export class FakeRuntime implements Runtime {
   }
 }
 
-/** A real FUSE mount, served by the real worker thread, in a temporary directory. */
+/**
+ * A real FUSE mount in a temporary directory, served as mountd does: by a worker thread, or with fuse-native by this very
+ * thread, which therefore never touches it.
+ */
 export class TestMount implements AsyncDisposable {
   readonly directory: string;
   readonly #mountPoint: string;
@@ -99,17 +103,18 @@ export class TestMount implements AsyncDisposable {
     this.#host = host;
   }
 
-  static async open(): Promise<TestMount> {
+  static async open({ driver = 'kernel' }: { driver?: DriverName } = {}): Promise<TestMount> {
     const directory = mkdtempSync(join(tmpdir(), 'cronium-mount-'));
     const mountPoint = join(directory, 'mnt');
     mkdirSync(mountPoint);
-    const fd = openFuseDevice();
-    await mountFuse(fd, mountPoint);
-    const host = await MountHost.open({
-      fuseFd: fd,
-      backing: join(directory, 'backing'),
-      logLevel: 'silent',
-    });
+    const common = { backing: join(directory, 'backing'), logLevel: 'silent' };
+    if (driver === 'fuse-native') {
+      const host = await MountHost.open({ driver, mountPoint, ...common });
+      return new TestMount(directory, mountPoint, host);
+    }
+    const fuseFd = openFuseDevice();
+    await mountFuse(fuseFd, mountPoint);
+    const host = await MountHost.open({ driver, fuseFd, ...common });
     return new TestMount(directory, mountPoint, host);
   }
 
@@ -137,7 +142,7 @@ export class TestMount implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    // The thread first: a request it no longer answers must not keep anyone waiting.
+    // Whoever answers first: a request it no longer answers must not keep anyone waiting.
     await this.#host[Symbol.asyncDispose]();
     abortConnection(this.#mountPoint);
     await unmount(this.#mountPoint);

@@ -1,0 +1,97 @@
+import { pino } from 'pino';
+import type { Runtime } from '#bridge/client/runtime.js';
+import type { Driver } from '#bridge/fuse/driver.js';
+import { NativeDriver } from '#bridge/fuse/native-driver.js';
+import { FuseSession } from '#bridge/fuse/session.js';
+import type { Outcome } from '#bridge/vfs/documents.js';
+import { ExecutionTree, type TreeSpec } from '#bridge/vfs/execution-tree.js';
+import { Volume } from '#bridge/vfs/volume.js';
+import { BridgeError } from '#bridge/wire/errors.js';
+import type { Variable, VariableChange } from '#bridge/wire/protocol.js';
+import { connectPort, type Port } from './port-calls.js';
+
+/**
+ * The side that answers the kernel: it holds the file system and nothing else; what needs the server is asked of the other
+ * side of the port. With the kernel driver it is a thread of its own; fuse-native runs on the main thread only.
+ */
+
+interface MountBase {
+  /** Directory of the backing files, empty at start. */
+  readonly backing: string;
+  readonly logLevel: string;
+}
+
+export interface KernelMount extends MountBase {
+  readonly driver: 'kernel';
+  /** /dev/fuse, mounted. */
+  readonly fuseFd: number;
+}
+
+export interface NativeMount extends MountBase {
+  readonly driver: 'fuse-native';
+  /** Mounted by the driver itself. */
+  readonly mountPoint: string;
+}
+
+/** What the host's side asks of this one. */
+export interface FuseCalls {
+  createTree(spec: TreeSpec): Promise<void>;
+  variablesChanged(id: string, changes: readonly VariableChange[]): Promise<void>;
+  variablesRefreshed(id: string, variables: readonly Variable[]): Promise<void>;
+  /** Commits what is left and sums up; the container has ended. */
+  finishTree(id: string, success: boolean): Promise<Outcome>;
+  removeTree(id: string): Promise<void>;
+}
+
+/** What this side asks of the host's. */
+export interface RuntimeCalls {
+  ready(): Promise<void>;
+  ended(reason: string | undefined): Promise<void>;
+  commitVariables(
+    id: string,
+    ...args: Parameters<Runtime['commitVariables']>
+  ): ReturnType<Runtime['commitVariables']>;
+  setOutput(id: string, text: string | null): Promise<void>;
+  setCondition(id: string, condition: boolean | null): Promise<void>;
+}
+
+/** Serves the mount, and trees in it on `port`'s request, until the driver is closed or the mount is gone. */
+export function serveFuse(port: Port, mount: KernelMount | NativeMount): Driver {
+  const { backing, logLevel } = mount;
+  const log = pino({ level: logLevel, base: { thread: 'fuse' } });
+  const volume = new Volume(backing);
+  volume.onError = (error) => log.warn({ err: error }, 'background work failed');
+  const trees = new Map<string, ExecutionTree>();
+  const tree = (id: string): ExecutionTree => {
+    const found = trees.get(id);
+    if (found === undefined) throw new BridgeError('not_found', `no tree ${id}`);
+    return found;
+  };
+
+  const { calls: host } = connectPort<RuntimeCalls, FuseCalls>(port, {
+    createTree: async (spec) => {
+      const runtime: Runtime = {
+        commitVariables: (edit) => host.commitVariables(spec.id, edit),
+        setOutput: (text) => host.setOutput(spec.id, text),
+        setCondition: (condition) => host.setCondition(spec.id, condition),
+      };
+      trees.set(spec.id, ExecutionTree.create(volume, backing, spec, runtime));
+    },
+    variablesChanged: async (id, changes) => trees.get(id)?.documents.changed(changes),
+    variablesRefreshed: async (id, variables) => trees.get(id)?.documents.refreshed(variables),
+    finishTree: async (id, success) => await tree(id).documents.finish(success),
+    removeTree: async (id) => {
+      const removed = trees.get(id);
+      trees.delete(id);
+      await removed?.[Symbol.asyncDispose]();
+    },
+  });
+
+  const driver =
+    mount.driver === 'kernel'
+      ? new FuseSession(mount.fuseFd, volume, log)
+      : new NativeDriver(volume, mount.mountPoint, log);
+  void driver.ready.then(() => host.ready());
+  void driver.ended.then((error) => host.ended(error?.message));
+  return driver;
+}
