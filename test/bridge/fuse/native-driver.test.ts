@@ -96,16 +96,14 @@ print(os.stat('variables.json').st_uid, os.listdir('.tmp'))
   });
 
   await t.test('a mount that cannot be made is an error with a next step', async (t) => {
-    const driver = new NativeDriver(
-      new Volume(mkdtempSync(join(tmpdir(), 'cronium-native-'))),
-      '/proc/self/status',
-      silent,
-    );
+    const backing = mkdtempSync(join(tmpdir(), 'cronium-native-'));
+    const driver = new NativeDriver(new Volume(backing), '/proc/self/status', silent);
     t.match(await driver.ended, {
       code: 'unavailable',
       message: /cannot mount \/proc\/self\/status/,
     });
     await driver.close();
+    rmSync(backing, { recursive: true });
   });
 
   await t.test(
