@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { Channels, ExecutionChannel } from '#bridge/client/execution-channel.js';
 import type { Link } from '#bridge/client/link.js';
+import type { RunHost, Runtime } from '#bridge/client/runtime.js';
 import type { Outcome } from '#bridge/vfs/documents.js';
 import type { Log, MountdStatus, RunRequest, RunResult } from '#bridge/wire/control.js';
 import { asBridgeError, BridgeError } from '#bridge/wire/errors.js';
@@ -90,7 +91,7 @@ export class Executions implements AsyncDisposable {
     signal: AbortSignal,
   ): Promise<RunResult> {
     const { link, mount, containers, mountPoint, helpers, hostsFile, uid, gid } = this.#options;
-    const { runtime, exact, user, org, timeoutMs } = request;
+    const { runtime, exact, strict, user, org, timeoutMs } = request;
     const image = request.image ?? LAUNCH[runtime].image;
     await containers.assertImage(image);
 
@@ -134,10 +135,14 @@ export class Executions implements AsyncDisposable {
           input: request.input,
           event: JSON.stringify(event, null, 2),
           variables: channel.variables,
-          policy: { commit: request.commit, exact },
+          merged: channel.merged,
+          policy: { commit: request.commit, exact, strict },
           files: launch.files,
         },
-        channel,
+        hostOf(channel, async (text) => {
+          // Bash goes on after a close that failed; whoever reads its output sees why.
+          if (runtime === 'bash') await onLog({ stream: 'stderr', data: Buffer.from(`${text}\n`) });
+        }),
       );
       news.deliverTo(tree);
       await using container = await containers.start({
@@ -238,6 +243,13 @@ function resultOf(
     warnings,
   };
 }
+
+const hostOf = (runtime: Runtime, warned: RunHost['warned']): RunHost => ({
+  commitVariables: async (edit) => await runtime.commitVariables(edit),
+  setOutput: async (text) => await runtime.setOutput(text),
+  setCondition: async (condition) => await runtime.setCondition(condition),
+  warned,
+});
 
 /** Changes that arrive between the execution's creation and its tree's are kept for the tree. */
 class News {

@@ -1,7 +1,7 @@
 import { mkdirSync, rmSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { MessageChannel, Worker } from 'node:worker_threads';
-import type { Runtime } from '#bridge/client/runtime.js';
+import type { RunHost } from '#bridge/client/runtime.js';
 import type { Outcome } from '#bridge/vfs/documents.js';
 import type { TreeSpec } from '#bridge/vfs/execution-tree.js';
 import { BridgeError } from '#bridge/wire/errors.js';
@@ -69,7 +69,7 @@ function here(mount: NativeMount): Serving {
 export class MountHost implements AsyncDisposable {
   readonly #serving: Serving;
   readonly #fuse: FuseCalls;
-  readonly #runtimes = new Map<string, Runtime>();
+  readonly #runtimes = new Map<string, RunHost>();
   #ready: () => void = () => {};
   /** Resolves with the reason when the mount is gone, asked for or not. */
   readonly ended: Promise<string>;
@@ -80,7 +80,7 @@ export class MountHost implements AsyncDisposable {
     this.ended = new Promise((resolve) => {
       ended = resolve;
     });
-    const runtime = (id: string): Runtime => {
+    const runtime = (id: string): RunHost => {
       const found = this.#runtimes.get(id);
       if (found === undefined) throw new BridgeError('denied', `execution ${id} has ended`);
       return found;
@@ -91,6 +91,7 @@ export class MountHost implements AsyncDisposable {
       commitVariables: async (id, edit) => await runtime(id).commitVariables(edit),
       setOutput: async (id, text) => await runtime(id).setOutput(text),
       setCondition: async (id, condition) => await runtime(id).setCondition(condition),
+      warned: async (id, text) => await runtime(id).warned(text),
     });
     this.#fuse = fuse.calls;
     void serving.ended.then((reason) => {
@@ -130,7 +131,7 @@ export class MountHost implements AsyncDisposable {
   }
 
   /** A tree that asks `runtime` for everything; present in the mount when this resolves. */
-  async createTree(spec: TreeSpec, runtime: Runtime): Promise<MountedTree> {
+  async createTree(spec: TreeSpec, runtime: RunHost): Promise<MountedTree> {
     this.#runtimes.set(spec.id, runtime);
     try {
       await this.#fuse.createTree(spec);

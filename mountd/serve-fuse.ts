@@ -1,5 +1,5 @@
 import { pino } from 'pino';
-import type { Runtime } from '#bridge/client/runtime.js';
+import type { RunHost, Runtime } from '#bridge/client/runtime.js';
 import type { Driver } from '#bridge/fuse/driver.js';
 import { NativeDriver } from '#bridge/fuse/native-driver.js';
 import { FuseSession } from '#bridge/fuse/session.js';
@@ -53,6 +53,7 @@ export interface RuntimeCalls {
   ): ReturnType<Runtime['commitVariables']>;
   setOutput(id: string, text: string | null): Promise<void>;
   setCondition(id: string, condition: boolean | null): Promise<void>;
+  warned(id: string, text: string): Promise<void>;
 }
 
 /** Serves the mount, and trees in it on `port`'s request, until the driver is closed or the mount is gone. */
@@ -70,10 +71,11 @@ export function serveFuse(port: Port, mount: KernelMount | NativeMount): Driver 
 
   const { calls: host } = connectPort<RuntimeCalls, FuseCalls>(port, {
     createTree: async (spec) => {
-      const runtime: Runtime = {
+      const runtime: RunHost = {
         commitVariables: (edit) => host.commitVariables(spec.id, edit),
         setOutput: (text) => host.setOutput(spec.id, text),
         setCondition: (condition) => host.setCondition(spec.id, condition),
+        warned: (text) => host.warned(spec.id, text),
       };
       trees.set(spec.id, ExecutionTree.create(volume, backing, spec, runtime));
     },

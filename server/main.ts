@@ -7,6 +7,7 @@ import { Tokens } from './auth/tokens.js';
 import { ServerConfig } from './config.js';
 import { Listener } from './listen/listener.js';
 import { Executions } from './services/executions.js';
+import { MergePolicies } from './services/merge-policies.js';
 import { Variables } from './services/variables.js';
 import { Session } from './session/session.js';
 import { EncryptedStore } from './store/encrypted-store.js';
@@ -40,9 +41,11 @@ async function serve(): Promise<void> {
   }
   await using store = new EncryptedStore(level, keyring);
   const sessions = new Set<Session>();
+  const policies = new MergePolicies(store);
   const services = {
     tokens: Tokens.open(config.tokenKey),
-    variables: new Variables(store),
+    variables: new Variables(store, policies),
+    policies,
     executions: new Executions(store),
     status: () => ({
       software: config.software,

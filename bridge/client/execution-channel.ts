@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { asBridgeError } from '#bridge/wire/errors.js';
 import { parse } from '#bridge/wire/frames.js';
@@ -43,8 +44,9 @@ export class ExecutionChannel implements Runtime, Disposable {
   #renewal: NodeJS.Timeout | undefined;
   readonly #listener: ChannelListener;
   readonly executionId: ExecutionId;
-  /** The document as of the first opening. */
+  /** The document as of the first opening, and the keys with a merge policy. */
   variables: readonly Variable[] = [];
+  merged: readonly string[] = [];
 
   private constructor(
     link: Link,
@@ -72,8 +74,9 @@ export class ExecutionChannel implements Runtime, Disposable {
     const created = await connection.call('execution.create', params, signal && { signal });
     const channel = new ExecutionChannel(link, channels, created, listener);
     try {
-      await channel.#channelOn(connection, (variables) => {
+      await channel.#channelOn(connection, ({ variables, merged }) => {
         channel.variables = variables;
+        channel.merged = merged;
       });
       channel.#scheduleRenewal();
       return channel;
@@ -87,6 +90,8 @@ export class ExecutionChannel implements Runtime, Disposable {
     const params = {
       set: edit.set.map(([key, text]) => [key, text] as [typeof key, string]),
       delete: [...edit.delete],
+      commitId: randomUUID(),
+      bases: edit.bases.map(([key, text]) => [key, text] as [typeof key, string]),
     };
     return (await this.#call('variables.commit', params)).changes;
   }
@@ -111,9 +116,11 @@ export class ExecutionChannel implements Runtime, Disposable {
 
   /** Opens the channel on a fresh connection, so that pushes go on before the script's next call. */
   reopen(connection: Connection): void {
-    this.#channelOn(connection, (variables) => this.#listener.refreshed(variables)).catch(() => {
-      // The next call opens it again and reports the problem to the script.
-    });
+    this.#channelOn(connection, ({ variables }) => this.#listener.refreshed(variables)).catch(
+      () => {
+        // The next call opens it again and reports the problem to the script.
+      },
+    );
   }
 
   deliver(changes: readonly VariableChange[]): void {
@@ -122,7 +129,7 @@ export class ExecutionChannel implements Runtime, Disposable {
 
   /**
    * A call whose connection dies under it is made again on the next one: every operation here sets a state, so doing it
-   * twice is doing it once.
+   * twice is doing it once. (What a merge policy adds up is told apart by its commit id.)
    */
   async #call<
     O extends
@@ -137,7 +144,7 @@ export class ExecutionChannel implements Runtime, Disposable {
       const leftMs = Math.max(1, deadline - Date.now());
       const connection = await this.#link.connection(leftMs);
       try {
-        const channel = await this.#channelOn(connection, (variables) =>
+        const channel = await this.#channelOn(connection, ({ variables }) =>
           this.#listener.refreshed(variables),
         );
         return await connection.call(op, params, { channel, deadlineMs: leftMs });
@@ -156,12 +163,12 @@ export class ExecutionChannel implements Runtime, Disposable {
 
   #channelOn(
     connection: Connection,
-    opened: (variables: readonly Variable[]) => void,
+    opened: (answer: Result<ServerOperations, 'execution.open'>) => void,
   ): Promise<number> {
     if (this.#opened?.connection === connection) return this.#opened.channel;
     const channel = connection.call('execution.open', { token: this.#token }).then((answer) => {
       if (!this.#disposed) this.#channels.add(this, connection, answer.channel);
-      opened(answer.variables);
+      opened(answer);
       return answer.channel;
     });
     this.#opened = { connection, channel };

@@ -4,6 +4,8 @@ import type { VariableChange } from '#bridge/wire/protocol.js';
 export interface VariablesEdit {
   readonly set: readonly (readonly [VariableKey, string])[];
   readonly delete: readonly VariableKey[];
+  /** What the writer had read of the keys it sets; a key that is not there did not exist then. */
+  readonly bases: readonly (readonly [VariableKey, string])[];
 }
 
 /**
@@ -16,4 +18,10 @@ export interface Runtime {
   /** Null takes back what was set: there is no output. */
   setOutput(text: string | null): Promise<void>;
   setCondition(condition: boolean | null): Promise<void>;
+}
+
+/** What a file system asks of whoever runs the script. */
+export interface RunHost extends Runtime {
+  /** Something went wrong that the script may not have noticed. */
+  warned(text: string): Promise<void>;
 }

@@ -1,5 +1,5 @@
 import { constants } from 'node:fs';
-import { asBridgeError, CODES } from '#bridge/wire/errors.js';
+import { asBridgeError, BridgeError, CODES } from '#bridge/wire/errors.js';
 import { decodeText, isJson } from '#bridge/wire/json-source.js';
 import { DocumentDraft, type OwnBytes } from './draft.js';
 import type { Caller } from './inode.js';
@@ -21,6 +21,15 @@ export abstract class BaseDocument implements Document {
   readonly #committed = new WeakMap<RegularFile, number>();
   /** The contentVersion of each file that was refused for good: trying again would only be refused again. */
   readonly #refused = new WeakMap<RegularFile, number>();
+  readonly #isStrict: boolean;
+  /** For the execution's warnings, in the words of the legacy executor. */
+  protected readonly warn: (text: string) => void;
+
+  /** `isStrict`: what is no valid document is refused at close(2). */
+  constructor(isStrict: boolean, warn: (text: string) => void) {
+    this.#isStrict = isStrict;
+    this.warn = warn;
+  }
 
   opened(file: RegularFile, flags: number, caller: Caller): Draft {
     const access = flags & O_ACCMODE;
@@ -55,7 +64,10 @@ export abstract class BaseDocument implements Document {
     if (storing === undefined) {
       // Not a document (yet): a script may write it in several steps, so only the end of the run may complain.
       takeBack?.();
-      return undefined;
+      if (!this.#isStrict) return undefined;
+      const complaint = this.complaint(content);
+      this.warn(`Warning: ${complaint}`);
+      return Promise.reject(new BridgeError('invalid', complaint));
     }
     const done = storing.then(
       () => {
@@ -116,6 +128,9 @@ export abstract class BaseDocument implements Document {
     draft: DocumentDraft | undefined,
     caller: Caller,
   ): Promise<void> | undefined;
+
+  /** Why `content` is no document, in the words of the legacy executor; called when `store` refused it. */
+  protected abstract complaint(content: Uint8Array): string;
 
   protected async settled(): Promise<void> {
     await Promise.allSettled(this.#underWay);

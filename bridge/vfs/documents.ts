@@ -1,4 +1,4 @@
-import type { Runtime } from '#bridge/client/runtime.js';
+import type { RunHost } from '#bridge/client/runtime.js';
 import type { Variable, VariableChange } from '#bridge/wire/protocol.js';
 import { Directory, type Inode, Symlink } from './inode.js';
 import { RegularFile } from './regular-file.js';
@@ -13,6 +13,15 @@ export interface Policy {
   readonly commit: 'live' | 'on-success';
   /** The old behaviour to the letter: string values only, no guard, `[]` counts as `{}`. */
   readonly exact: boolean;
+  /** A close(2) of what is no valid document fails with EINVAL; otherwise only the end of the run complains. */
+  readonly strict: boolean;
+}
+
+/** What the server held when the execution began. */
+export interface Start {
+  readonly variables: readonly Variable[];
+  /** Keys with a merge policy, whether they exist or not. */
+  readonly merged: readonly string[];
 }
 
 /** What an execution's files amounted to. Values are JSON source text. */
@@ -42,16 +51,18 @@ export class Documents {
   constructor(
     volume: Volume,
     root: ExecutionDirectory,
-    runtime: Runtime,
+    runtime: RunHost,
     policy: Policy,
-    variables: readonly Variable[],
+    start: Start,
   ) {
     this.#root = root;
     const warn = (text: string) => {
-      if (this.#warnings.size < WARNINGS_MAX) this.#warnings.add(text);
+      if (this.#warnings.has(text) || this.#warnings.size >= WARNINGS_MAX) return;
+      this.#warnings.add(text);
+      void volume.background(async () => await runtime.warned(text));
     };
-    this.#variables = new VariablesDocument(volume, root, runtime, policy, variables, warn);
-    this.#output = new OutputDocument(runtime, warn);
+    this.#variables = new VariablesDocument(volume, root, runtime, policy, start, warn);
+    this.#output = new OutputDocument(runtime, policy, warn);
     this.#condition = new ConditionDocument(runtime, policy, warn);
     root.work.documents = {
       'variables.json': this.#variables,

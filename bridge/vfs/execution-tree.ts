@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import type { Runtime } from '#bridge/client/runtime.js';
+import type { RunHost } from '#bridge/client/runtime.js';
 import type { Variable } from '#bridge/wire/protocol.js';
 import { Documents, type Policy } from './documents.js';
 import { Directory } from './inode.js';
@@ -27,6 +27,8 @@ export interface TreeSpec {
   readonly input: string;
   readonly event: string;
   readonly variables: readonly Variable[];
+  /** Keys with a merge policy. */
+  readonly merged: readonly string[];
   readonly policy: Policy;
   readonly files: readonly TreeFile[];
 }
@@ -38,14 +40,14 @@ export class ExecutionTree implements AsyncDisposable {
   readonly #root: ExecutionDirectory;
   readonly documents: Documents;
 
-  private constructor(volume: Volume, spec: TreeSpec, runtime: Runtime, root: ExecutionDirectory) {
+  private constructor(volume: Volume, spec: TreeSpec, runtime: RunHost, root: ExecutionDirectory) {
     this.#volume = volume;
     this.#id = spec.id;
     this.#root = root;
-    this.documents = new Documents(volume, root, runtime, spec.policy, spec.variables);
+    this.documents = new Documents(volume, root, runtime, spec.policy, spec);
   }
 
-  static create(volume: Volume, backing: string, spec: TreeSpec, runtime: Runtime): ExecutionTree {
+  static create(volume: Volume, backing: string, spec: TreeSpec, runtime: RunHost): ExecutionTree {
     const tree = new Tree(volume.inodes, join(backing, spec.id), spec.quota);
     try {
       return ExecutionTree.#fill(volume, tree, spec, runtime);
@@ -55,7 +57,7 @@ export class ExecutionTree implements AsyncDisposable {
     }
   }
 
-  static #fill(volume: Volume, tree: Tree, spec: TreeSpec, runtime: Runtime): ExecutionTree {
+  static #fill(volume: Volume, tree: Tree, spec: TreeSpec, runtime: RunHost): ExecutionTree {
     const owner = { uid: spec.uid, gid: spec.gid };
     const root = new ExecutionDirectory(tree, owner, volume.root);
     const put = (path: string, mode: number, data: Uint8Array) => {

@@ -1,22 +1,19 @@
 import type { Runtime } from '#bridge/client/runtime.js';
 import { asBridgeError } from '#bridge/wire/errors.js';
-import { checkJson, decodeText, JsonSyntaxError, scanMembers } from '#bridge/wire/json-source.js';
+import { checkJson, decodeText, scanMembers } from '#bridge/wire/json-source.js';
 import { BaseDocument, NOBODY } from './base-document.js';
 import type { Policy } from './documents.js';
-import { FsError } from './fs-error.js';
 import { DOCUMENT_BYTES_MAX, type RegularFile } from './regular-file.js';
 
 /** output.json: any valid JSON is the execution's output, the last close wins. */
 export class OutputDocument extends BaseDocument {
   readonly #runtime: Runtime;
-  readonly #warn: (text: string) => void;
   text: string | null = null;
   raw: string | null = null;
 
-  constructor(runtime: Runtime, warn: (text: string) => void) {
-    super();
+  constructor(runtime: Runtime, policy: Policy, warn: (text: string) => void) {
+    super(policy.strict, warn);
     this.#runtime = runtime;
-    this.#warn = warn;
   }
 
   /** What the name leads to at the end counts: it is committed, or what was committed before is taken back. */
@@ -32,22 +29,28 @@ export class OutputDocument extends BaseDocument {
   }
 
   async #finalCommit(file: RegularFile): Promise<void> {
-    try {
-      const text = decodeText(file.readAll());
-      this.raw = text;
-      checkJson(text);
-    } catch (error) {
-      if (!(error instanceof JsonSyntaxError || error instanceof FsError)) throw error;
-      this.#warn(`Warning: Failed to parse output.json: ${error.message}`);
-      await this.#takeBack();
+    const content = file.readAll();
+    const complaint = this.complaint(content);
+    if (complaint === '') {
+      await this.commit(file, undefined, NOBODY);
       return;
     }
-    this.raw = null;
-    await this.commit(file, undefined, NOBODY);
+    this.raw = decodeText(content);
+    this.warn(`Warning: ${complaint}`);
+    await this.#takeBack();
   }
 
   async #takeBack(): Promise<void> {
     if (this.text !== null) await this.#set(null);
+  }
+
+  protected override complaint(content: Uint8Array): string {
+    try {
+      checkJson(decodeText(content));
+    } catch (error) {
+      return `Failed to parse output.json: ${(error as Error).message}`;
+    }
+    return '';
   }
 
   protected override store(_file: RegularFile, content: Uint8Array): Promise<void> | undefined {
@@ -65,7 +68,7 @@ export class OutputDocument extends BaseDocument {
       await this.#runtime.setOutput(text);
       this.text = text;
     } catch (error) {
-      this.#warn(`Warning: Failed to store output.json: ${asBridgeError(error).message}`);
+      this.warn(`Warning: Failed to store output.json: ${asBridgeError(error).message}`);
       throw error;
     }
   }
@@ -75,14 +78,12 @@ export class OutputDocument extends BaseDocument {
 export class ConditionDocument extends BaseDocument {
   readonly #runtime: Runtime;
   readonly #policy: Policy;
-  readonly #warn: (text: string) => void;
   value: boolean | null = null;
 
   constructor(runtime: Runtime, policy: Policy, warn: (text: string) => void) {
-    super();
+    super(policy.strict, warn);
     this.#runtime = runtime;
     this.#policy = policy;
-    this.#warn = warn;
   }
 
   /** As for the output; on-success the value is stored now, or not at all. */
@@ -106,10 +107,12 @@ export class ConditionDocument extends BaseDocument {
       await this.commit(file, undefined, NOBODY);
       return;
     }
-    this.#warn(
-      'Warning: Failed to parse condition.json: it must be an object with a "condition" member',
-    );
+    this.warn(`Warning: ${this.complaint()}`);
     await this.#takeBack();
+  }
+
+  protected override complaint(): string {
+    return 'Failed to parse condition.json: it must be an object with a "condition" member';
   }
 
   async #takeBack(): Promise<void> {
@@ -131,7 +134,7 @@ export class ConditionDocument extends BaseDocument {
       await this.#runtime.setCondition(condition);
       this.value = condition;
     } catch (error) {
-      this.#warn(`Warning: Failed to store condition.json: ${asBridgeError(error).message}`);
+      this.warn(`Warning: Failed to store condition.json: ${asBridgeError(error).message}`);
       throw error;
     }
   }

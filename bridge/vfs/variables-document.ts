@@ -1,16 +1,10 @@
-import type { Runtime } from '#bridge/client/runtime.js';
+import type { Runtime, VariablesEdit } from '#bridge/client/runtime.js';
 import { asBridgeError, BridgeError } from '#bridge/wire/errors.js';
-import {
-  decodeText,
-  JsonSyntaxError,
-  type Members,
-  renderMembers,
-  scanMembers,
-} from '#bridge/wire/json-source.js';
+import { decodeText, type Members, renderMembers, scanMembers } from '#bridge/wire/json-source.js';
 import { UPDATED, VariableKey } from '#bridge/wire/names.js';
 import type { Variable, VariableChange } from '#bridge/wire/protocol.js';
 import { BaseDocument, NOBODY } from './base-document.js';
-import type { Outcome, Policy } from './documents.js';
+import type { Outcome, Policy, Start } from './documents.js';
 import type { DocumentDraft } from './draft.js';
 import { FsError } from './fs-error.js';
 import type { Caller } from './inode.js';
@@ -26,14 +20,22 @@ export class VariablesDocument extends BaseDocument {
   readonly #root: ExecutionDirectory;
   readonly #runtime: Runtime;
   readonly #policy: Policy;
-  readonly #warn: (text: string) => void;
   /** What the server holds, as far as we were told; deleted ones stay with text null and their version. */
   readonly #known = new Map<string, VariableChange>();
+  /**
+   * Keys with a merge policy. What others make of them is not shown until the execution has changed them itself: a helper reads
+   * the file once for the old value and again to write it, and both must show the same for the difference to be right.
+   */
+  readonly #merged: ReadonlySet<string>;
   /** on-success: what the script committed so far. */
   readonly #pending = new Map<string, string | null>();
   /** What a process read last, by process id, for it and its ancestors; 0 = the execution. */
   readonly #read = new Map<number, Members>();
   readonly #bases = new WeakMap<DocumentDraft, Members>();
+  /** Where it cannot be told what was read, and so nothing counts as read: what it was most likely. */
+  readonly #likely = new WeakMap<Members, Members>();
+  /** on-success: what the script had read of a key before it first set it. */
+  readonly #pendingBases = new Map<string, string>();
   /** Which processes a handle was opened for reading by. */
   readonly #readers = new WeakMap<DocumentDraft, readonly number[]>();
   /** Members of a file's committed content. */
@@ -49,15 +51,15 @@ export class VariablesDocument extends BaseDocument {
     root: ExecutionDirectory,
     runtime: Runtime,
     policy: Policy,
-    variables: readonly Variable[],
+    { variables, merged }: Start,
     warn: (text: string) => void,
   ) {
-    super();
+    super(policy.strict, warn);
     this.#volume = volume;
     this.#root = root;
     this.#runtime = runtime;
     this.#policy = policy;
-    this.#warn = warn;
+    this.#merged = new Set(merged);
     for (const variable of variables) this.#learn(variable);
     this.#read.set(EXECUTION, this.#view());
   }
@@ -68,16 +70,18 @@ export class VariablesDocument extends BaseDocument {
 
   changed(changes: readonly VariableChange[]): void {
     let news = false;
-    for (const change of changes) news = this.#learn(change) || news;
+    for (const change of changes)
+      news = (!this.#merged.has(change.key) && this.#learn(change)) || news;
     if (news) this.#refreshFile();
   }
 
   refreshed(variables: readonly Variable[]): void {
     const present = new Set(variables.map(({ key }) => key as string));
     let news = false;
-    for (const variable of variables) news = this.#learn(variable) || news;
+    for (const variable of variables)
+      news = (!this.#merged.has(variable.key) && this.#learn(variable)) || news;
     for (const [key, known] of this.#known) {
-      if (present.has(key) || known.text === null) continue;
+      if (present.has(key) || known.text === null || this.#merged.has(key)) continue;
       this.#known.set(key, { ...known, text: null });
       news = true;
     }
@@ -115,7 +119,11 @@ export class VariablesDocument extends BaseDocument {
       else set.push([VariableKey.parse(key), text]);
     }
     try {
-      await this.#runtime.commitVariables({ set, delete: deleted });
+      const bases = set.flatMap(([key]): [VariableKey, string][] => {
+        const base = this.#pendingBases.get(key);
+        return base === undefined ? [] : [[key, base]];
+      });
+      this.#committed(await this.#runtime.commitVariables({ set, delete: deleted, bases }));
     } catch (error) {
       this.#set.clear();
       this.#deleted.clear();
@@ -146,6 +154,7 @@ export class VariablesDocument extends BaseDocument {
     const family = this.#readers.get(draft);
     if (family === undefined || draft.isAlone) return;
     const nothing: Members = new Map();
+    this.#likely.set(nothing, this.#bases.get(draft) ?? this.#view());
     this.#bases.set(draft, nothing);
     for (const pid of family.length === 0 ? [EXECUTION] : family) this.#read.set(pid, nothing);
   }
@@ -162,18 +171,19 @@ export class VariablesDocument extends BaseDocument {
     if (draft !== undefined) this.readEnded(draft); // r+: the same doubt, if others wrote meanwhile
     const base = (draft && this.#bases.get(draft)) ?? this.#baseOf(family);
     const edit = diffMembers(base, written, !this.#policy.exact);
-    return this.#commitAndShow(file, written, edit, draft, family);
+    const seen = this.#likely.get(base) ?? base;
+    return this.#commitAndShow(file, written, { edit, seen }, draft, family);
   }
 
   async #commitAndShow(
     file: RegularFile,
     written: Members,
-    edit: MemberEdit,
+    change: { readonly edit: MemberEdit; readonly seen: Members },
     draft: DocumentDraft | undefined,
     family: readonly number[],
   ): Promise<void> {
     try {
-      await this.#commit(edit);
+      await this.#commit(checkKeys(change.edit, change.seen));
     } catch (error) {
       this.#failed(asBridgeError(error).message);
       throw error;
@@ -190,22 +200,30 @@ export class VariablesDocument extends BaseDocument {
     if (draft !== undefined) await shown;
   }
 
-  async #commit(members: MemberEdit): Promise<void> {
-    const edit = checkKeys(members);
+  async #commit(edit: VariablesEdit): Promise<void> {
     if (edit.set.length === 0 && edit.delete.length === 0) return;
     if (this.#policy.commit === 'live') {
-      for (const change of await this.#runtime.commitVariables(edit)) this.#learn(change);
-    } else {
-      for (const [key, text] of edit.set) this.#pending.set(key, text);
-      for (const key of edit.delete) this.#pending.set(key, null);
+      const changes = await this.#runtime.commitVariables(edit);
+      for (const change of changes) this.#learn(change);
+      this.#committed(changes);
+      return;
     }
+    const bases = new Map<string, string>(edit.bases);
     for (const [key, text] of edit.set) {
-      this.#set.set(key, text);
-      this.#deleted.delete(key);
+      const base = bases.get(key);
+      if (base !== undefined && !this.#pending.has(key)) this.#pendingBases.set(key, base);
+      this.#pending.set(key, text);
     }
-    for (const key of edit.delete) {
-      this.#set.delete(key);
-      this.#deleted.add(key);
+    for (const key of edit.delete) this.#pending.set(key, null);
+  }
+
+  /** What the run has changed, as it was stored: a merge policy may have made something else of what was written. */
+  #committed(changes: readonly VariableChange[]): void {
+    for (const { key, text } of changes) {
+      if (text === null) this.#set.delete(key);
+      else this.#set.set(key, text);
+      if (text === null) this.#deleted.add(key);
+      else this.#deleted.delete(key);
     }
   }
 
@@ -214,19 +232,25 @@ export class VariablesDocument extends BaseDocument {
     if (!this.isPending(file)) return;
     try {
       const content = file.readAll();
-      const text = decodeText(content);
-      const members = scanMembers(text);
-      if (this.#parse(content) === undefined)
-        this.#failed(
-          members === undefined
-            ? 'variables.json is not a JSON object'
-            : 'every value must be a string',
-        );
+      if (this.#parse(content) === undefined) this.warn(`Warning: ${this.complaint(content)}`);
       else await this.commit(file, undefined, NOBODY);
     } catch (error) {
-      if (error instanceof JsonSyntaxError || error instanceof FsError) this.#failed(error.message);
+      if (error instanceof FsError) this.#failed(error.message);
       // Any other failure has warned when it happened.
     }
+  }
+
+  protected override complaint(content: Uint8Array): string {
+    let why: string;
+    try {
+      why =
+        scanMembers(decodeText(content)) === undefined
+          ? 'variables.json is not a JSON object'
+          : 'every value must be a string';
+    } catch (error) {
+      why = (error as Error).message;
+    }
+    return `Failed to persist variable changes: ${why}`;
   }
 
   /** The members of a valid document; undefined for everything that is not one. */
@@ -311,7 +335,7 @@ export class VariablesDocument extends BaseDocument {
   }
 
   #failed(why: string): void {
-    this.#warn(`Warning: Failed to persist variable changes: ${why}`);
+    this.warn(`Warning: Failed to persist variable changes: ${why}`);
   }
 }
 
@@ -320,13 +344,8 @@ const EXECUTION = 0;
 /** Processes whose last read is remembered; a script with more at once falls back to its ancestors' reads. */
 const READERS_MAX = 4096;
 
-interface CheckedEdit {
-  readonly set: readonly (readonly [VariableKey, string])[];
-  readonly delete: readonly VariableKey[];
-}
-
-/** @throws BridgeError `invalid` naming the first key that cannot be stored */
-function checkKeys(edit: MemberEdit): CheckedEdit {
+/** `seen`: what the writer had read. @throws BridgeError `invalid` naming the first key that cannot be stored */
+function checkKeys(edit: MemberEdit, seen: Members): VariablesEdit {
   const check = (key: string): VariableKey => {
     const result = VariableKey.safeParse(key);
     if (result.success) return result.data;
@@ -336,8 +355,13 @@ function checkKeys(edit: MemberEdit): CheckedEdit {
       `variable ${shown}: ${result.error.issues[0]?.message ?? 'not a key'}`,
     );
   };
+  const set = [...edit.set].map(([key, text]) => [check(key), text] as const);
   return {
-    set: [...edit.set].map(([key, text]) => [check(key), text] as const),
+    set,
     delete: [...edit.delete].map(check),
+    bases: set.flatMap(([key]) => {
+      const base = seen.get(key);
+      return base === undefined ? [] : [[key, base] as const];
+    }),
   };
 }

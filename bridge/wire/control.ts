@@ -46,6 +46,8 @@ export const RunRequest = z.strictObject({
   cpus: z.number().min(0.01).max(1024),
   commit: z.enum(['live', 'on-success']),
   exact: z.boolean(),
+  /** A close(2) of what is no valid document fails. */
+  strict: z.boolean(),
 });
 export type RunRequest = z.infer<typeof RunRequest>;
 

@@ -1,5 +1,6 @@
 import { z } from 'zod';
-import { COMMIT_MEMBERS_MAX } from './limits.js';
+import { COMMIT_MEMBERS_MAX, VALUE_BYTES_MAX } from './limits.js';
+import { MERGE_POLICIES } from './merge-policy.js';
 import { ExecutionId, JsonText, Namespace, OwnerId, VariableKey } from './names.js';
 
 /** What a link between this version's ends speaks; a peer with another number is refused at `hello`. */
@@ -122,6 +123,8 @@ export const SERVER_OPERATIONS = {
       channel: z.int().min(1),
       expiresAt: Time,
       variables: z.array(Variable),
+      /** Keys with a merge policy, whether they exist or not. */
+      merged: z.array(VariableKey),
     }),
   },
   'token.renew': {
@@ -131,7 +134,15 @@ export const SERVER_OPERATIONS = {
   },
   'variables.commit': {
     caller: 'channel',
-    params: z.strictObject(Edit),
+    params: z.strictObject({
+      ...Edit,
+      /** What the writer had read of the keys it sets, for those that are merged by a policy. Left out: there was none. */
+      bases: z
+        .array(z.tuple([VariableKey, z.string().max(VALUE_BYTES_MAX)]))
+        .max(COMMIT_MEMBERS_MAX),
+      /** The same when the call is made again after a lost connection: what is merged is then merged once. */
+      commitId: z.uuid(),
+    }),
     result: z.strictObject({ version: Version, changes: z.array(VariableChange) }),
   },
   /** Null = there is none (any more). */
@@ -183,6 +194,24 @@ export const SERVER_OPERATIONS = {
     caller: 'operator',
     params: z.strictObject({ namespace: Namespace, ...Edit }),
     result: z.strictObject({ version: Version, changes: z.array(VariableChange) }),
+  },
+  /** How commits of executions are merged into a variable, whether it exists or not. */
+  'policy.set': {
+    caller: 'operator',
+    params: z.strictObject({
+      namespace: Namespace,
+      key: VariableKey,
+      policy: z.enum(MERGE_POLICIES),
+    }),
+    result: Nothing,
+  },
+  /** Those that are not `last`. */
+  'policy.list': {
+    caller: 'operator',
+    params: z.strictObject({ namespace: Namespace }),
+    result: z.strictObject({
+      policies: z.array(z.tuple([VariableKey, z.enum(MERGE_POLICIES)])),
+    }),
   },
 } as const satisfies Operations;
 export type ServerOperations = typeof SERVER_OPERATIONS;

@@ -10,6 +10,7 @@ import {
   variableGet,
   variableImport,
   variableList,
+  variablePolicy,
   variableSet,
 } from './variable-commands.js';
 
@@ -24,6 +25,7 @@ const COMMANDS = [
   variableDelete,
   variableImport,
   variableExport,
+  variablePolicy,
   executionShow,
 ];
 

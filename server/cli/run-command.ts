@@ -16,8 +16,9 @@ import { parse } from '#bridge/wire/frames.js';
 import { EventDocument } from '#bridge/wire/protocol.js';
 import { Installation } from '#server/admin/installation.js';
 import { State } from '#server/admin/state.js';
+import { chainedInput } from './chained-input.js';
 import { COMMON, command, type Io, Misuse } from './command.js';
-import { bytes, DEFAULT_USER, duration, jsonArgument, owner } from './values.js';
+import { bytes, DEFAULT_USER, duration, jsonArgument, oneOf, owner } from './values.js';
 
 /** What `--json` holds of each stream: a string of Node's has its limit, and so has whoever parses it. */
 const JSON_LOG_BYTES_MAX = 128 * 1024 * 1024;
@@ -38,7 +39,8 @@ const OPTIONS = {
   ...COMMON,
   runtime: { type: 'string' },
   image: { type: 'string' },
-  input: { type: 'string', default: '{}' },
+  input: { type: 'string' },
+  'input-from': { type: 'string', multiple: true },
   event: { type: 'string', default: '{}' },
   user: { type: 'string' },
   org: { type: 'string' },
@@ -47,6 +49,7 @@ const OPTIONS = {
   memory: { type: 'string', default: '256m' },
   cpus: { type: 'string', default: '1' },
   commit: { type: 'string', default: 'live' },
+  strict: { type: 'boolean', default: false },
   compat: { type: 'string' },
 } as const;
 
@@ -54,14 +57,18 @@ export const run = command({
   name: 'run',
   summary: 'Run a script in a container and show its logs and results',
   usage: [
-    'cronium run [--runtime bash|python|node] [--image NAME] [--input JSON|@FILE|-] [--event JSON|@FILE]',
+    'cronium run [--runtime bash|python|node] [--image NAME] [--input JSON|@FILE|- | --input-from [NAME=]EXECUTION...]',
+    '            [--event JSON|@FILE]',
     '            [--user ID] [--org ID] [--env K=V]... [--timeout 30s] [--memory 256m] [--cpus 1]',
-    '            [--commit live|on-success] [--compat exact] [--state DIR] [--json] SCRIPT',
+    '            [--commit live|on-success] [--strict] [--compat exact] [--state DIR] [--json] SCRIPT',
   ].join('\n'),
   help: [
     '  --runtime NAME       bash, python or node (default: by the extension .sh .py .js)',
     '  --image NAME         a Docker image with that runtime (default: cronium-NAME)',
     '  --input JSON         what the script finds in input.json; @FILE or - for standard input (default {})',
+    '  --input-from ID      the output of an execution that has ended: an object or array as it is, anything else as {};',
+    '                       given as NAME=ID, or more than once, an object of the outputs by name (default: the name of',
+    '                       the event)',
     '  --event JSON         members of event.json to set; @FILE (default: a plain event)',
     '  --user ID, --org ID  whose variables the script sees: the user\'s (default "default"), or, with --org alone, the',
     "                       organisation's",
@@ -70,6 +77,8 @@ export const run = command({
     '  --memory SIZE        memory limit (default 256m)      --cpus N  processor limit (default 1)',
     '  --commit WHEN        live: variables are stored as the script writes them (default);',
     '                       on-success: all of them at exit 0, or none',
+    '  --strict             closing a variables.json, output.json or condition.json that is no valid document fails',
+    '                       (EINVAL), instead of a warning at the end',
     '  --compat exact       the legacy executor to the letter: prelude in the script, string variables only, any',
     '                       stderr output is a failure',
     '  --json               one JSON object on standard output, nothing else',
@@ -93,7 +102,7 @@ export const run = command({
       script: { name: basename(path), data: script },
       runtime: runtimeOf(values.runtime, path),
       ...(values.image !== undefined && { image: values.image }),
-      input: await jsonArgument(values.input, '--input', io),
+      input: await inputOf(values, io),
       event: await eventArgument(values.event, io),
       user: owner(values.user ?? DEFAULT_USER, '--user'),
       ...(values.org !== undefined && { org: owner(values.org, '--org') }),
@@ -104,6 +113,7 @@ export const run = command({
       cpus,
       commit,
       exact: values.compat === 'exact',
+      strict: values.strict,
     };
     const target = new Installation(State.of(values.state, io.env));
     target.state.settings(); // says so when nothing is installed
@@ -119,7 +129,10 @@ async function runForPerson(
   request: RunRequest,
   io: Io,
 ): Promise<number> {
+  const shown = new Set<string>();
   const result = await call(mountd, request, io, ({ stream, data }) => {
+    const text = stream === 'stderr' ? Buffer.from(data).toString('utf8') : '';
+    if (text.startsWith('Warning: ')) shown.add(text.trimEnd());
     const target = stream === 'stdout' ? process.stdout : process.stderr;
     if (target.write(data) || target.destroyed) return;
     // A slow reader slows the script down, not our memory up; one that has gone is no reader.
@@ -139,7 +152,8 @@ async function runForPerson(
     variables,
     warnings,
   } = result;
-  for (const warning of warnings) io.err(warning);
+  // Those of a bash script stand in its error output already.
+  for (const warning of warnings) if (!shown.has(warning)) io.err(warning);
   const how = signal === null ? `exit code ${exitCode}` : `signal ${signal}`;
   io.err(`${status} after ${finishedAt - startedAt} ms (${how}), execution ${result.executionId}`);
   if (output !== null) io.err(`output     ${output}`);
@@ -239,11 +253,20 @@ function runtimeOf(name: string | undefined, path: string): RuntimeName {
   return guess;
 }
 
-function oneOf<const T extends string>(value: string, allowed: readonly T[], option: string): T {
-  const found = allowed.find((one) => one === value);
-  if (found === undefined)
-    throw new Misuse(`${option} ${JSON.stringify(value)}: use one of ${allowed.join(', ')}`);
-  return found;
+/** What the script finds in input.json: given, or made of what others left. */
+async function inputOf(
+  values: {
+    input?: string | undefined;
+    'input-from'?: string[] | undefined;
+    state?: string | undefined;
+  },
+  io: Io,
+): Promise<string> {
+  const from = values['input-from'] ?? [];
+  if (from.length === 0) return await jsonArgument(values.input ?? '{}', '--input', io);
+  if (values.input !== undefined) throw new Misuse('--input and --input-from exclude each other');
+  using server = await new Installation(State.of(values.state, io.env)).operator();
+  return await chainedInput(server, from, io);
 }
 
 async function eventArgument(argument: string, io: Io): Promise<RunRequest['event']> {

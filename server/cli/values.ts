@@ -80,3 +80,15 @@ export function bytes(text: string, option: string): number {
 }
 
 const UNITS_BYTES: Readonly<Record<string, number>> = { k: 1024, m: 1024 ** 2, g: 1024 ** 3 };
+
+/** One of a few words. */
+export function oneOf<const T extends string>(
+  value: string,
+  allowed: readonly T[],
+  option: string,
+): T {
+  const found = allowed.find((one) => one === value);
+  if (found === undefined)
+    throw new Misuse(`${option} ${JSON.stringify(value)}: use one of ${allowed.join(', ')}`);
+  return found;
+}

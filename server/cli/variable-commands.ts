@@ -1,11 +1,12 @@
 import type { Connection } from '#bridge/client/connection.js';
 import { isJson, renderMembers, scanMembers } from '#bridge/wire/json-source.js';
+import { MERGE_POLICIES } from '#bridge/wire/merge-policy.js';
 import { VariableKey } from '#bridge/wire/names.js';
 import type { Variable } from '#bridge/wire/protocol.js';
 import { Installation } from '#server/admin/installation.js';
 import { State } from '#server/admin/state.js';
 import { atMost, COMMON, command, type Io, Misuse } from './command.js';
-import { jsonArgument, namespaceOf, textArgument } from './values.js';
+import { jsonArgument, namespaceOf, oneOf, textArgument } from './values.js';
 
 const OPTIONS = { ...COMMON, user: { type: 'string' }, org: { type: 'string' } } as const;
 const OWNERS = '  --user ID, --org ID  whose variables (default: user "default")';
@@ -148,6 +149,50 @@ export const variableExport = command({
     using server = await connect(values.state, io);
     const { variables } = await server.call('variable.list', { namespace: namespaceOf(values) });
     io.out(`${renderMembers(variables.map(({ key, text }) => [key, text]))}\n`);
+    return 0;
+  },
+});
+
+export const variablePolicy = command({
+  name: 'var policy',
+  summary: 'Say how changes of a variable by several scripts at once are merged',
+  usage: 'cronium var policy [KEY [last|add|max|min|union|append]] [--user ID | --org ID] [--json]',
+  help: [
+    OWNERS,
+    '',
+    'A script reads a variable, changes it and writes it back. What is stored is then, by policy:',
+    '  last    what was written last (default)',
+    '  add     the stored number plus what the script added to the one it had read',
+    '  max, min  the larger or smaller of the stored number and the written one',
+    '  union   the stored array with the elements the script added, without those it removed',
+    '  append  the stored array or string with what the script put at the end',
+    '',
+    'Without a policy the one of KEY is printed; without KEY, all that are not "last". A write that does not fit the policy',
+    'is refused (EINVAL). `cronium var set` is not merged: it sets.',
+    '',
+    'example: cronium var policy visits add --user ada',
+  ].join('\n'),
+  options: OPTIONS,
+  async run({ positionals, values }, io) {
+    atMost(positionals, 2);
+    const [, wanted] = positionals;
+    const key = positionals.length === 0 ? undefined : keyArgument(positionals, 2);
+    const policy = wanted === undefined ? undefined : oneOf(wanted, MERGE_POLICIES, 'the policy');
+    const namespace = namespaceOf(values);
+    using server = await connect(values.state, io);
+    if (key !== undefined && policy !== undefined) {
+      await server.call('policy.set', { namespace, key, policy });
+      if (values.json) io.out(`${JSON.stringify({ key, policy })}\n`);
+      return 0;
+    }
+    const { policies } = await server.call('policy.list', { namespace });
+    if (key !== undefined) {
+      const found = policies.find(([name]) => name === key)?.[1] ?? 'last';
+      io.out(values.json ? `${JSON.stringify({ key, policy: found })}\n` : `${found}\n`);
+      return 0;
+    }
+    if (values.json) io.out(`${JSON.stringify(Object.fromEntries(policies))}\n`);
+    else for (const [name, found] of policies) io.out(`${name} ${found}\n`);
     return 0;
   },
 });

@@ -11,6 +11,7 @@ import {
 import type { Identity } from '#server/auth/identity.js';
 import { type Grant, SCOPES, type Scope, type Tokens } from '#server/auth/tokens.js';
 import type { Executions } from '#server/services/executions.js';
+import type { MergePolicies } from '#server/services/merge-policies.js';
 import type { Variables } from '#server/services/variables.js';
 
 /** Executions one connection may have open: far above what one host can run, far below what would hurt. */
@@ -19,6 +20,7 @@ const CHANNELS_MAX = 10_000;
 export interface Services {
   readonly tokens: Tokens;
   readonly variables: Variables;
+  readonly policies: MergePolicies;
   readonly executions: Executions;
   readonly status: () => Result<ServerOperations, 'server.status'>;
 }
@@ -149,7 +151,7 @@ export class Session {
     },
 
     'execution.open': async ({ params }) => {
-      const { tokens, executions, variables } = this.#services;
+      const { tokens, executions, variables, policies } = this.#services;
       const grant = await tokens.verify(params.token, this.#identity.thumbprint);
       await executions.assertRunning(grant.executionId);
       if (this.#channels.size >= CHANNELS_MAX)
@@ -176,6 +178,7 @@ export class Session {
           channel: id,
           expiresAt: grant.expiresAt,
           variables: await variables.list(grant.namespace),
+          merged: [...(await policies.of(grant.namespace)).keys()],
         };
       } catch (error) {
         this.#closeChannel(id);
@@ -192,7 +195,9 @@ export class Session {
 
     'variables.commit': async ({ params, channel }) => {
       const { grant } = this.#channel(channel, 'variables');
-      return await this.#services.variables.edit(grant.namespace, params, grant.executionId);
+      const { set, delete: deleted, ...merge } = params;
+      const edit = { set, delete: deleted, merge };
+      return await this.#services.variables.edit(grant.namespace, edit, grant.executionId);
     },
 
     'output.set': async ({ params, channel }) => {
@@ -211,6 +216,7 @@ export class Session {
       const channel = this.#channel(id);
       const { executionId } = channel.grant;
       await this.#services.executions.finish(executionId, params);
+      await this.#services.variables.executionEnded(executionId);
       this.#closeChannel(id);
       this.#log.info({ execution: executionId, status: params.status }, 'execution finished');
       return {};
@@ -231,6 +237,16 @@ export class Session {
         params,
         `operator:${this.#identity.name}`,
       ),
+
+    'policy.set': async ({ params: { namespace, key, policy } }) => {
+      await this.#services.policies.set(namespace, key, policy);
+      this.#log.info({ policy }, 'merge policy set');
+      return {};
+    },
+
+    'policy.list': async ({ params }) => ({
+      policies: [...(await this.#services.policies.of(params.namespace))],
+    }),
   };
 
   readonly #handle = serveTable(this.#handlers);

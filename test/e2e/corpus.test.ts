@@ -168,12 +168,24 @@ async function runOnTheMount(
     succeeded: run.status === 'succeeded',
     exitCode: run.exitCode ?? -1,
     stdout: run.stdout,
-    stderr: run.stderr,
+    stderr: withoutWarnings(run, job.extension),
     output: recorded.output,
     condition: run.condition,
     variables: [...variables],
     warnings: run.warnings.map(kindOf),
   };
+}
+
+/** What the script itself wrote: a bash script's warnings stand in its error output, once each, and no other's do. */
+function withoutWarnings({ stderr, warnings }: RunJson, extension: Extension): string {
+  let rest = stderr;
+  for (const warning of warnings) {
+    const parts = rest.split(`${warning}\n`);
+    if (parts.length !== (extension === 'sh' ? 2 : 1))
+      throw new Error(`${JSON.stringify(warning)} is ${parts.length - 1} times in ${stderr}`);
+    rest = parts.join('');
+  }
+  return rest;
 }
 
 const WARNINGS: readonly (readonly [RegExp, WarningKind])[] = [

@@ -8,6 +8,7 @@ import { Authority } from '#server/admin/certificates.js';
 import { Tokens } from '#server/auth/tokens.js';
 import { Listener } from '#server/listen/listener.js';
 import { Executions } from '#server/services/executions.js';
+import { MergePolicies } from '#server/services/merge-policies.js';
 import { Variables } from '#server/services/variables.js';
 import { Session } from '#server/session/session.js';
 import { MemoryStore } from '#server/store/memory-store.js';
@@ -16,7 +17,8 @@ import { MemoryStore } from '#server/store/memory-store.js';
 export class InProcessServer implements AsyncDisposable {
   readonly directory: string;
   readonly store = new MemoryStore();
-  readonly variables = new Variables(this.store);
+  readonly policies = new MergePolicies(this.store);
+  readonly variables = new Variables(this.store, this.policies);
   readonly #tokens: Tokens;
   #listener: Listener | undefined;
   #port = 0;
@@ -59,6 +61,7 @@ export class InProcessServer implements AsyncDisposable {
     const services = {
       tokens: this.#tokens,
       variables: this.variables,
+      policies: this.policies,
       executions: new Executions(this.store),
       status: () => ({
         software: 'test',

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Runtime, VariablesEdit } from '#bridge/client/runtime.js';
+import type { RunHost, VariablesEdit } from '#bridge/client/runtime.js';
 import { abortConnection, mountFuse, openFuseDevice, unmount } from '#bridge/fuse/mount.js';
 import type { TreeSpec } from '#bridge/vfs/execution-tree.js';
 import type { DriverName } from '#bridge/wire/control.js';
@@ -12,7 +12,7 @@ import { type MountedTree, MountHost } from '#mountd/mount-host.js';
 import { type Finished, finished } from './installation.js';
 
 /** A runtime that keeps everything in memory and can be made to wait or to fail. */
-export class FakeRuntime implements Runtime {
+export class FakeRuntime implements RunHost {
   readonly values = new Map<string, string>();
   /** Every call, as text, in order. */
   readonly calls: string[] = [];
@@ -71,6 +71,12 @@ export class FakeRuntime implements Runtime {
     ];
   }
 
+  readonly warnings: string[] = [];
+
+  async warned(text: string): Promise<void> {
+    this.warnings.push(text);
+  }
+
   async setOutput(text: string | null): Promise<void> {
     await this.#call(`output ${text}`);
   }
@@ -119,7 +125,7 @@ export class TestMount implements AsyncDisposable {
   }
 
   async tree(
-    runtime: Runtime & { variables: Variable[] },
+    runtime: RunHost & { variables: Variable[] },
     spec: Partial<TreeSpec> = {},
   ): Promise<TestTree> {
     const id = `tree-${this.#trees++}`;
@@ -132,7 +138,8 @@ export class TestMount implements AsyncDisposable {
         input: '{}',
         event: '{}',
         variables: runtime.variables,
-        policy: { commit: 'live', exact: false },
+        merged: [],
+        policy: { commit: 'live', exact: false, strict: false },
         files: [],
         ...spec,
       },

@@ -2,7 +2,7 @@ import { constants, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Test } from 'tap';
-import type { Runtime, VariablesEdit } from '#bridge/client/runtime.js';
+import type { RunHost, VariablesEdit } from '#bridge/client/runtime.js';
 import type { Policy } from '#bridge/vfs/documents.js';
 import { ExecutionTree } from '#bridge/vfs/execution-tree.js';
 import { type OpenFile, RegularFile } from '#bridge/vfs/regular-file.js';
@@ -13,7 +13,7 @@ import type { VariableChange } from '#bridge/wire/protocol.js';
 const { O_RDONLY, O_TRUNC, O_WRONLY } = constants;
 
 /** The variables of one namespace as a server keeps them, without a network. */
-export class FakeServer implements Runtime {
+export class FakeServer implements RunHost {
   readonly variables = new Map<string, string>();
   #version = 0;
 
@@ -37,6 +37,7 @@ export class FakeServer implements Runtime {
 
   async setOutput(): Promise<void> {}
   async setCondition(): Promise<void> {}
+  async warned(): Promise<void> {}
 
   list(): (VariableChange & { text: string })[] {
     this.#version++;
@@ -74,7 +75,8 @@ export class FakeRun implements AsyncDisposable {
         input: '{}',
         event: '{}',
         variables: this.server.list(),
-        policy: { commit: 'live', exact: false, ...policy },
+        merged: [],
+        policy: { commit: 'live', exact: false, strict: false, ...policy },
         files: [],
       },
       this.server,

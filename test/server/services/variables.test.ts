@@ -8,6 +8,7 @@ import { encodeFrame } from '#bridge/wire/frames.js';
 import { MESSAGE_BYTES_MAX } from '#bridge/wire/limits.js';
 import { JsonText, type Namespace, VariableKey } from '#bridge/wire/names.js';
 import { Variable, VariableChange } from '#bridge/wire/protocol.js';
+import { MergePolicies } from '#server/services/merge-policies.js';
 import { type Edit, Variables } from '#server/services/variables.js';
 import { EncryptedStore } from '#server/store/encrypted-store.js';
 import { Keyring } from '#server/store/keyring.js';
@@ -28,11 +29,13 @@ const remove = (...names: string[]): Edit => ({ set: [], delete: names.map(key) 
 class Desk {
   readonly store: Store;
   readonly variables: Variables;
+  readonly policies: MergePolicies;
   now = Date.UTC(2026, 10, 23);
 
   constructor(store: Store = new MemoryStore()) {
     this.store = store;
-    this.variables = new Variables(store, () => this.now);
+    this.policies = new MergePolicies(store);
+    this.variables = new Variables(store, this.policies, () => this.now);
   }
 
   edit = (edit: Edit, namespace = ADA, by = 'run-1') => this.variables.edit(namespace, edit, by);
