@@ -10,7 +10,8 @@ const POLICIES_MAX = 10_000;
 /** Two operators at once are two tries; more only a loop could need. */
 const TRIES_MAX = 10;
 
-type PolicyRecord = { readonly policies: Readonly<Record<string, MergePolicy>> };
+/** Pairs, since a map of MessagePack cannot have the key `__proto__`. */
+type PolicyRecord = { readonly policies: readonly (readonly [VariableKey, MergePolicy])[] };
 
 /** How what executions commit is merged into a variable that others change too: by namespace and key, `last` unless set. */
 export class MergePolicies {
@@ -24,8 +25,7 @@ export class MergePolicies {
   async of(namespace: Namespace): Promise<ReadonlyMap<VariableKey, MergePolicy>> {
     const entry = await this.#store.get(keyOf(namespace));
     if (entry === undefined) return new Map();
-    const { policies } = unpackRecord<PolicyRecord>(entry.value);
-    return new Map(Object.entries(policies) as [VariableKey, MergePolicy][]);
+    return new Map(unpackRecord<PolicyRecord>(entry.value).policies);
   }
 
   /** For the commits to come, whether the variable exists or not. @throws BridgeError `quota`, `conflict` */
@@ -33,9 +33,7 @@ export class MergePolicies {
     const record = keyOf(namespace);
     for (let tries = 0; tries < TRIES_MAX; tries++) {
       const entry = await this.#store.get(record);
-      const policies = new Map(
-        Object.entries(entry === undefined ? {} : unpackRecord<PolicyRecord>(entry.value).policies),
-      );
+      const policies = new Map(entry && unpackRecord<PolicyRecord>(entry.value).policies);
       if (policy === 'last') policies.delete(key);
       else policies.set(key, policy);
       if (policies.size > POLICIES_MAX)
@@ -45,7 +43,7 @@ export class MergePolicies {
         );
       const committed = await this.#store.commit({
         checks: [{ key: record, version: entry?.version ?? 0 }],
-        ops: [{ put: record, value: packRecord({ policies: Object.fromEntries(policies) }) }],
+        ops: [{ put: record, value: packRecord({ policies: [...policies] }) }],
       });
       if (committed.ok) return;
     }
