@@ -20,6 +20,9 @@ export function isRewriteOf(original: string, rewritten: string): boolean {
 /** Deeper values are compared as text: a script that nests deeper rewrites them seldom, and a stack is finite. */
 const COMPARE_DEPTH_MAX = 256;
 
+/** Where a string begins to be long: two calls of the engine's own search cost less than its units one by one. */
+const LONG_STRING_UNITS = 64;
+
 /** Two cursors. A comparison that says true leaves both behind what it compared; one that says false ends the walk. */
 class Walk {
   readonly #a: string;
@@ -52,14 +55,23 @@ class Walk {
   }
 
   #scalar(first: number): boolean {
-    const endA = scalarEnd(this.#a, this.#atA);
-    const endB = scalarEnd(this.#b, this.#atB);
-    const a = this.#a.slice(this.#atA, endA);
-    const b = this.#b.slice(this.#atB, endB);
-    this.#atA = endA;
-    this.#atB = endB;
+    const textA = this.#a;
+    const textB = this.#b;
+    const startA = this.#atA;
+    const startB = this.#atB;
+    let same = 0;
+    while (!isScalarEnd(textA, startA + same)) {
+      if (textA.charCodeAt(startA + same) !== textB.charCodeAt(startB + same)) break;
+      same++;
+    }
+    this.#atA = scalarEnd(textA, startA + same);
+    this.#atB = scalarEnd(textB, startB + same);
+    if (this.#atA === startA + same && this.#atB === startB + same) return true;
     // A literal may stand for a number: JavaScript writes null for one beyond its range.
-    return a === b || (first <= NINE && isRewrittenNumber(a, b));
+    return (
+      first <= NINE &&
+      isRewrittenNumber(textA.slice(startA, this.#atA), textB.slice(startB, this.#atB))
+    );
   }
 
   /** By UTF-16 units, as the escapes spell them: nothing is decoded to be compared. */
@@ -68,7 +80,17 @@ class Walk {
     const textB = this.#b;
     let atA = this.#atA + 1;
     let atB = this.#atB + 1;
+    const longFrom = atA + LONG_STRING_UNITS;
     for (;;) {
+      if (atA === longFrom) {
+        const restA = textA.slice(atA, textA.indexOf('"', atA));
+        const restB = textB.slice(atB, textB.indexOf('"', atB));
+        if (!restA.includes('\\') && !restB.includes('\\')) {
+          if (restA !== restB) return false;
+          atA += restA.length;
+          atB += restB.length;
+        }
+      }
       let a = textA.charCodeAt(atA);
       let b = textB.charCodeAt(atB);
       if (a !== b || a === BACKSLASH) {
@@ -173,12 +195,15 @@ class Walk {
   }
 }
 
+interface Member {
+  readonly ordinal: number;
+  readonly keyAt: number;
+  readonly valueAt: number;
+}
+
 interface MemberList {
   /** By decoded key: the last of a name. */
-  readonly members: Map<
-    string,
-    { readonly ordinal: number; readonly keyAt: number; readonly valueAt: number }
-  >;
+  readonly members: Map<string, Member>;
   /** Where earlier members of a name begin. */
   readonly repeated: number[];
   /** Behind the closing brace. */
@@ -299,13 +324,17 @@ function stringEnd(text: string, start: number): number {
   }
 }
 
-/** Index after the number or literal at `start`. */
+/** Index after the number or literal that `start` stands in. */
 function scalarEnd(text: string, start: number): number {
-  for (let at = start; at < text.length; at++) {
-    const c = text.charCodeAt(at);
-    if (c === COMMA || c === CLOSE_BRACKET || c === CLOSE_BRACE || isSpace(c)) return at;
-  }
-  return text.length;
+  let at = start;
+  while (!isScalarEnd(text, at)) at++;
+  return at;
+}
+
+function isScalarEnd(text: string, at: number): boolean {
+  if (at >= text.length) return true;
+  const c = text.charCodeAt(at);
+  return c === COMMA || c === CLOSE_BRACKET || c === CLOSE_BRACE || isSpace(c);
 }
 
 const decodedString = (source: string): string =>
