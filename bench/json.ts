@@ -120,6 +120,7 @@ function skipValue(text: string, at: number): number {
   return text.length;
 }
 
+/** `scan` and `parse, then walk` decode the file's bytes too; `JSON.parse` and `scan a text` are given the text. */
 type Way = 'parse, then walk' | 'JSON.parse' | 'scan' | 'scan a text' | 'longest slice';
 const WAYS: readonly Way[] = [
   'parse, then walk',
@@ -259,6 +260,9 @@ const shownMs = (ms: number | undefined): string =>
       ? `${(ms * 1000).toFixed(1)} µs`
       : `${ms.toFixed(ms < 10 ? 2 : 0)} ms`;
 
+const shownRatio = (a: number | undefined, b: number | undefined): string =>
+  a === undefined || b === undefined ? '' : (a / b).toFixed(2);
+
 function table(
   rows: readonly Row[],
   ways: readonly string[],
@@ -269,7 +273,7 @@ function table(
     ...rows.map(({ name, ms }) => [
       name,
       ...ways.map((way) => shownMs(ms[way])),
-      ...ratios.map(([a, b]) => ((ms[a] ?? Number.NaN) / (ms[b] ?? Number.NaN)).toFixed(2)),
+      ...ratios.map(([a, b]) => shownRatio(ms[a], ms[b])),
     ]),
   ];
   const widths = (lines[0] ?? []).map((_, i) =>

@@ -294,7 +294,7 @@ void t.test(
     const wrong: string[] = [];
     let texts = [''];
     for (let length = 1; length <= 5; length++) {
-      texts = texts.flatMap((text) => [...'0 1.-+eE'].map((c) => text + c));
+      texts = texts.flatMap((text) => '0 1.-+eE'.split('').map((c) => text + c));
       for (const text of texts.flatMap((number) => [number, `[${number}]`])) {
         const bytes = bytesOf(text);
         if (isJson(bytes) !== 'value' in parsed(bytes)) wrong.push(text);
