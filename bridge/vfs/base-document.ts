@@ -1,15 +1,19 @@
 import { constants } from 'node:fs';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { asBridgeError, BridgeError, CODES } from '#bridge/wire/errors.js';
-import { decodeText, isJson } from '#bridge/wire/json-source.js';
+import { isJson, JsonScan } from '#bridge/wire/json-source.js';
 import { DocumentDraft, type OwnBytes } from './draft.js';
 import type { Caller } from './inode.js';
-import type { Document, Draft, RegularFile } from './regular-file.js';
+import { DOCUMENT_BYTES_MAX, type Document, type Draft, type RegularFile } from './regular-file.js';
 
 const { O_RDONLY, O_WRONLY, O_TRUNC } = constants;
 const O_ACCMODE = 3; // asm-generic/fcntl.h
 
 /** RELEASE and the end of the run carry no identity. */
 export const NOBODY: Caller = { uid: 0, gid: 0, pid: 0 };
+
+/** A larger document is scanned in pieces of this size, with a turn for other requests in between. */
+export const SLICE_BYTES = 256 * 1024;
 
 /** Common to the documents that are stored: which content counts, and what is under way. */
 export abstract class BaseDocument implements Document {
@@ -60,18 +64,26 @@ export abstract class BaseDocument implements Document {
     const content = this.#candidate(file, draft);
     const version = file.contentVersion;
     const takeBack = draft?.committing();
-    const storing = this.store(file, content, draft, caller);
-    if (storing === undefined) {
-      // Not a document (yet): a script may write it in several steps, so only the end of the run may complain.
-      takeBack?.();
-      if (!this.#isStrict) return undefined;
-      const complaint = this.complaint(content);
-      this.warn(`Warning: ${complaint}`);
-      return Promise.reject(new BridgeError('invalid', complaint));
+    const store = this.prepare(file, draft, caller);
+    const document = new JsonScan(content, this.scanKind);
+    let storing: Promise<boolean>;
+    if (content.byteLength > SLICE_BYTES) {
+      storing = inSlices(document).then(
+        async () => await this.#stored(store(document, content), content),
+      );
+    } else {
+      document.step(SLICE_BYTES);
+      const stored = store(document, content);
+      if (stored === undefined && !this.#isStrict) {
+        takeBack?.();
+        return undefined;
+      }
+      storing = this.#stored(stored, content);
     }
     const done = storing.then(
-      () => {
-        if (draft === undefined || draft.isAlone || !this.hasDirtyDrafts)
+      (isStored) => {
+        if (!isStored) takeBack?.();
+        else if (draft === undefined || draft.isAlone || !this.hasDirtyDrafts)
           this.markCommitted(file, version);
       },
       (error: unknown) => {
@@ -88,6 +100,35 @@ export abstract class BaseDocument implements Document {
     };
     done.then(forget, forget);
     return done;
+  }
+
+  /**
+   * False = not a document (yet): a script may write it in several steps, so only the end of the run may complain, unless the
+   * event is strict.
+   */
+  async #stored(storing: Promise<void> | undefined, content: Uint8Array): Promise<boolean> {
+    if (storing !== undefined) {
+      await storing;
+      return true;
+    }
+    if (!this.#isStrict) return false;
+    const complaint = this.complaint(content);
+    this.warn(`Warning: ${complaint}`);
+    throw new BridgeError('invalid', complaint);
+  }
+
+  /** What no close(2) committed, at the end of the run. False = it is no valid document, which has been said. */
+  protected async commitAtEnd(file: RegularFile): Promise<boolean> {
+    try {
+      if (file.size <= DOCUMENT_BYTES_MAX) await this.commit(file, undefined, NOBODY);
+    } catch (error) {
+      if (this.#isStrict && asBridgeError(error).code === 'invalid') return false;
+      throw error;
+    }
+    if (!this.isDirty(file)) return true;
+    const isTooLarge = file.size > DOCUMENT_BYTES_MAX;
+    this.warn(`Warning: ${this.complaint(isTooLarge ? new Uint8Array() : file.readAll())}`);
+    return false;
   }
 
   /** Whether some open handle holds writes that were not committed: the file is not to be replaced under it. */
@@ -121,13 +162,18 @@ export abstract class BaseDocument implements Document {
   /** close(2) of a handle through which nothing is left to commit. */
   protected readEnded(_draft: DocumentDraft): void {}
 
-  /** Stores `content`. Undefined = it is no valid document, nothing is stored. */
-  protected abstract store(
+  /** What of a document the scan is to find. */
+  protected abstract readonly scanKind: 'members' | 'verdict';
+
+  /**
+   * Takes down who commits what, and returns what stores the scanned content. That returns undefined when it is no valid
+   * document: nothing is stored then.
+   */
+  protected abstract prepare(
     file: RegularFile,
-    content: Uint8Array,
     draft: DocumentDraft | undefined,
     caller: Caller,
-  ): Promise<void> | undefined;
+  ): (document: JsonScan, content: Uint8Array) => Promise<void> | undefined;
 
   /** Why `content` is no document, in the words of the legacy executor; called when `store` refused it. */
   protected abstract complaint(content: Uint8Array): string;
@@ -139,9 +185,13 @@ export abstract class BaseDocument implements Document {
   /** The shared content, unless another handle wrote in between and this one's own writes make a document. */
   #candidate(file: RegularFile, draft: DocumentDraft | undefined): Uint8Array {
     if (draft !== undefined && !draft.isAlone && draft.own !== undefined) {
-      if (isJson(decodeText(draft.own))) return draft.own;
+      if (isJson(draft.own)) return Uint8Array.from(draft.own); // it may be written to while this is stored
       // Not a document of its own: somebody else completes it.
     }
     return file.readAll();
   }
+}
+
+async function inSlices(document: JsonScan): Promise<void> {
+  while (!document.step(SLICE_BYTES)) await nextTurn();
 }

@@ -1,9 +1,9 @@
 import type { Runtime } from '#bridge/client/runtime.js';
 import { asBridgeError } from '#bridge/wire/errors.js';
-import { checkJson, decodeText, scanMembers } from '#bridge/wire/json-source.js';
-import { BaseDocument, NOBODY } from './base-document.js';
+import { checkJson, decodeText, type JsonScan } from '#bridge/wire/json-source.js';
+import { BaseDocument } from './base-document.js';
 import type { Policy } from './documents.js';
-import { DOCUMENT_BYTES_MAX, type RegularFile } from './regular-file.js';
+import type { RegularFile } from './regular-file.js';
 
 /** output.json: any valid JSON is the execution's output, the last close wins. */
 export class OutputDocument extends BaseDocument {
@@ -29,14 +29,8 @@ export class OutputDocument extends BaseDocument {
   }
 
   async #finalCommit(file: RegularFile): Promise<void> {
-    const content = file.readAll();
-    const complaint = this.complaint(content);
-    if (complaint === '') {
-      await this.commit(file, undefined, NOBODY);
-      return;
-    }
-    this.raw = decodeText(content);
-    this.warn(`Warning: ${complaint}`);
+    if (await this.commitAtEnd(file)) return;
+    this.raw = decodeText(file.readAll());
     await this.#takeBack();
   }
 
@@ -46,21 +40,18 @@ export class OutputDocument extends BaseDocument {
 
   protected override complaint(content: Uint8Array): string {
     try {
-      checkJson(decodeText(content));
+      checkJson(content);
     } catch (error) {
       return `Failed to parse output.json: ${(error as Error).message}`;
     }
     return '';
   }
 
-  protected override store(_file: RegularFile, content: Uint8Array): Promise<void> | undefined {
-    let text: string;
-    try {
-      text = checkJson(decodeText(content));
-    } catch {
-      return undefined;
-    }
-    return this.#set(text);
+  protected override readonly scanKind = 'verdict';
+
+  protected override prepare() {
+    return (document: JsonScan, content: Uint8Array): Promise<void> | undefined =>
+      document.isValid ? this.#set(decodeText(content).trim()) : undefined;
   }
 
   async #set(text: string | null): Promise<void> {
@@ -101,14 +92,7 @@ export class ConditionDocument extends BaseDocument {
   }
 
   async #finalCommit(file: RegularFile): Promise<void> {
-    const isCondition =
-      file.size <= DOCUMENT_BYTES_MAX && conditionIn(file.readAll()) !== undefined;
-    if (isCondition) {
-      await this.commit(file, undefined, NOBODY);
-      return;
-    }
-    this.warn(`Warning: ${this.complaint()}`);
-    await this.#takeBack();
+    if (!(await this.commitAtEnd(file))) await this.#takeBack();
   }
 
   protected override complaint(): string {
@@ -121,12 +105,16 @@ export class ConditionDocument extends BaseDocument {
     else this.value = null;
   }
 
-  protected override store(_file: RegularFile, content: Uint8Array): Promise<void> | undefined {
-    const condition = conditionIn(content);
-    if (condition === undefined) return undefined;
-    if (this.#policy.commit === 'live') return this.#set(condition);
-    this.value = condition;
-    return Promise.resolve();
+  protected override readonly scanKind = 'members';
+
+  protected override prepare() {
+    return (document: JsonScan): Promise<void> | undefined => {
+      const condition = conditionIn(document);
+      if (condition === undefined) return undefined;
+      if (this.#policy.commit === 'live') return this.#set(condition);
+      this.value = condition;
+      return Promise.resolve();
+    };
   }
 
   async #set(condition: boolean | null): Promise<void> {
@@ -141,10 +129,9 @@ export class ConditionDocument extends BaseDocument {
 }
 
 /** The JavaScript truth value of the member `condition`; undefined when there is none. */
-function conditionIn(content: Uint8Array): boolean | undefined {
+function conditionIn(document: JsonScan): boolean | undefined {
   try {
-    const members = scanMembers(decodeText(content));
-    const text = members?.get('condition');
+    const text = document.members?.get('condition');
     return text === undefined ? undefined : Boolean(JSON.parse(text));
   } catch {
     return undefined;

@@ -1,16 +1,23 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Runtime, VariablesEdit } from '#bridge/client/runtime.js';
 import { asBridgeError, BridgeError } from '#bridge/wire/errors.js';
-import { decodeText, type Members, renderMembers, scanMembers } from '#bridge/wire/json-source.js';
+import {
+  decodeText,
+  JsonScan,
+  type Members,
+  renderMembers,
+  scanMembers,
+} from '#bridge/wire/json-source.js';
 import { UPDATED, VariableKey } from '#bridge/wire/names.js';
 import type { Variable, VariableChange } from '#bridge/wire/protocol.js';
-import { BaseDocument, NOBODY } from './base-document.js';
+import { BaseDocument, SLICE_BYTES } from './base-document.js';
 import type { Outcome, Policy, Start } from './documents.js';
 import type { DocumentDraft } from './draft.js';
 import { FsError } from './fs-error.js';
 import type { Caller } from './inode.js';
 import { processFamily } from './process-family.js';
-import { DOCUMENT_BYTES_MAX, RegularFile } from './regular-file.js';
-import { diffMembers, type MemberEdit, showSame } from './variables-merge.js';
+import { RegularFile } from './regular-file.js';
+import { MemberDiff, showSame } from './variables-merge.js';
 import type { Volume } from './volume.js';
 import type { ExecutionDirectory } from './work-directory.js';
 
@@ -159,31 +166,34 @@ export class VariablesDocument extends BaseDocument {
     for (const pid of family.length === 0 ? [EXECUTION] : family) this.#read.set(pid, nothing);
   }
 
-  protected override store(
+  protected override readonly scanKind = 'members';
+
+  protected override prepare(
     file: RegularFile,
-    content: Uint8Array,
     draft: DocumentDraft | undefined,
     caller: Caller,
-  ): Promise<void> | undefined {
-    const written = this.#parse(content);
-    if (written === undefined) return undefined;
+  ): (document: JsonScan, content: Uint8Array) => Promise<void> | undefined {
     const family = processFamily(caller.pid);
     if (draft !== undefined) this.readEnded(draft); // r+: the same doubt, if others wrote meanwhile
     const base = (draft && this.#bases.get(draft)) ?? this.#baseOf(family);
-    const edit = diffMembers(base, written, !this.#policy.exact);
     const seen = this.#likely.get(base) ?? base;
-    return this.#commitAndShow(file, written, { edit, seen }, draft, family);
+    return (document, content) => {
+      const written = this.#membersOf(document, content);
+      return written && this.#commitAndShow(file, written, { base, seen }, draft, family);
+    };
   }
 
   async #commitAndShow(
     file: RegularFile,
     written: Members,
-    change: { readonly edit: MemberEdit; readonly seen: Members },
+    { base, seen }: { readonly base: Members; readonly seen: Members },
     draft: DocumentDraft | undefined,
     family: readonly number[],
   ): Promise<void> {
     try {
-      await this.#commit(checkKeys(change.edit, change.seen));
+      const difference = new MemberDiff(base, written, !this.#policy.exact);
+      while (!difference.step(SLICE_BYTES)) await nextTurn();
+      await this.#commit(checkKeys(difference.edit, seen));
     } catch (error) {
       this.#failed(asBridgeError(error).message);
       throw error;
@@ -231,9 +241,7 @@ export class VariablesDocument extends BaseDocument {
   async #finalCommit(file: RegularFile): Promise<void> {
     if (!this.isPending(file)) return;
     try {
-      const content = file.readAll();
-      if (this.#parse(content) === undefined) this.warn(`Warning: ${this.complaint(content)}`);
-      else await this.commit(file, undefined, NOBODY);
+      await this.commitAtEnd(file);
     } catch (error) {
       if (error instanceof FsError) this.#failed(error.message);
       // Any other failure has warned when it happened.
@@ -244,7 +252,7 @@ export class VariablesDocument extends BaseDocument {
     let why: string;
     try {
       why =
-        scanMembers(decodeText(content)) === undefined
+        scanMembers(content) === undefined
           ? 'variables.json is not a JSON object'
           : 'every value must be a string';
     } catch (error) {
@@ -254,25 +262,30 @@ export class VariablesDocument extends BaseDocument {
   }
 
   /** The members of a valid document; undefined for everything that is not one. */
-  #parse(content: Uint8Array): Members | undefined {
-    if (content.byteLength === 0) return undefined;
+  #membersOf(document: JsonScan, content: Uint8Array): Members | undefined {
     try {
-      const text = decodeText(content);
-      const members = scanMembers(text);
+      const { members } = document;
       if (!this.#policy.exact) return members;
       if (members === undefined)
-        return /^\s*\[\s*\]\s*$/.test(text) ? new Map<string, string>() : undefined;
+        return EMPTY_ARRAY.test(decodeText(content)) ? new Map() : undefined;
       return [...members.values()].every((value) => value.startsWith('"')) ? members : undefined;
     } catch {
       return undefined;
     }
   }
 
+  /** As `#membersOf`, at once: for what is small, or when nobody else waits any more. */
+  #parse(content: Uint8Array): Members | undefined {
+    const document = new JsonScan(content, 'members');
+    document.step(Number.POSITIVE_INFINITY);
+    return this.#membersOf(document, content);
+  }
+
   #contentOf(file: RegularFile): Members {
     const known = this.#contents.get(file);
     if (known !== undefined && !this.isDirty(file)) return known;
     // Read in the middle of someone's write: what is not there cannot be missed, so nothing is deleted because of it.
-    if (file.size > DOCUMENT_BYTES_MAX) return new Map();
+    if (file.size > SLICE_BYTES) return new Map();
     return this.#parse(file.readAll()) ?? new Map();
   }
 
@@ -339,13 +352,16 @@ export class VariablesDocument extends BaseDocument {
   }
 }
 
+/** What counts as `{}` in the old behaviour. */
+const EMPTY_ARRAY = /^\s*\[\s*\]\s*$/;
+
 /** Key of the execution as a whole among process ids. */
 const EXECUTION = 0;
 /** Processes whose last read is remembered; a script with more at once falls back to its ancestors' reads. */
 const READERS_MAX = 4096;
 
 /** `seen`: what the writer had read. @throws BridgeError `invalid` naming the first key that cannot be stored */
-function checkKeys(edit: MemberEdit, seen: Members): VariablesEdit {
+function checkKeys(edit: MemberDiff['edit'], seen: Members): VariablesEdit {
   const check = (key: string): VariableKey => {
     const result = VariableKey.safeParse(key);
     if (result.success) return result.data;

@@ -12,15 +12,49 @@ export interface MemberEdit {
  * read and wrote again counts as untouched, so its stored text survives. Omission is deletion, relative to the base only.
  */
 export function diffMembers(base: Members, written: Members, guard: boolean): MemberEdit {
-  const edit: MemberEdit = { set: new Map(), delete: new Set() };
-  for (const [key, text] of written) {
-    if (key === UPDATED) continue;
-    const before = base.get(key);
-    if (before === undefined || !isRewriteOf(before, text)) edit.set.set(key, text);
+  const difference = new MemberDiff(base, written, guard);
+  difference.step(Number.POSITIVE_INFINITY);
+  return difference.edit;
+}
+
+/** diffMembers in steps: comparing the members of a large document that was written anew takes its time. */
+export class MemberDiff {
+  /** Whole when `step` has returned true. */
+  readonly edit: MemberEdit = { set: new Map(), delete: new Set() };
+  readonly #base: Members;
+  readonly #written: Members;
+  readonly #guard: boolean;
+  readonly #left: Iterator<[string, string]>;
+
+  constructor(base: Members, written: Members, guard: boolean) {
+    this.#base = base;
+    this.#written = written;
+    this.#guard = guard;
+    this.#left = written.entries();
   }
-  if (guard && isUpsertOfOneKey(written)) return edit;
-  for (const key of base.keys()) if (key !== UPDATED && !written.has(key)) edit.delete.add(key);
-  return edit;
+
+  /** Compares members of about `budget` characters; one member is not cut. Returns whether all are done. */
+  step(budget: number): boolean {
+    for (let compared = 0; compared < budget; ) {
+      const next = this.#left.next();
+      if (next.done === true) {
+        this.#delete();
+        return true;
+      }
+      const [key, text] = next.value;
+      if (key === UPDATED) continue;
+      const before = this.#base.get(key);
+      if (before === undefined || !isRewriteOf(before, text)) this.edit.set.set(key, text);
+      compared += key.length + text.length;
+    }
+    return false;
+  }
+
+  #delete(): void {
+    if (this.#guard && isUpsertOfOneKey(this.#written)) return;
+    for (const key of this.#base.keys())
+      if (key !== UPDATED && !this.#written.has(key)) this.edit.delete.add(key);
+  }
 }
 
 /** `date -Iseconds`, which only the bash helper writes: JavaScript has milliseconds and Z, Python no zone. */

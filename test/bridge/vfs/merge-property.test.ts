@@ -190,7 +190,7 @@ function rewritten(members: Members): string {
 }
 
 const shown = (set: Iterable<readonly [string, string]>, deleted: Iterable<string>) =>
-  JSON.stringify([[...set].sort(), [...deleted].sort()]);
+  JSON.stringify([[...set].sort(([a], [b]) => (a < b ? -1 : 1)), [...deleted].sort()]);
 
 async function round(seed: number): Promise<string[]> {
   const random = new Random(seed);
