@@ -36,6 +36,7 @@ setup_packages() {
   [ -n "${CRONIUM_BASE_IMAGE:-}" ] || have mmdebstrap || need+=(mmdebstrap)
   have jq || need+=(jq)           # the helper tests run the shell helpers on this machine
   have python3 || need+=(python3) # and the Python ones
+  have strace || need+=(strace)   # kills them between two system calls
   [ ${#need[@]} = 0 ] && { note 'packages: all here'; return; }
   step apt "installing ${need[*]}" apt_install "${need[@]}"
 }
