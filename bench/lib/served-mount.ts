@@ -25,7 +25,7 @@ export type Answer =
 export class ServedMount implements AsyncDisposable {
   readonly #child: ChildProcess;
   readonly #waiting = new Map<number, (answer: Answer) => void>();
-  readonly #closed: Promise<void>;
+  readonly #exited: Promise<void>;
   #next = 1;
 
   private constructor() {
@@ -35,10 +35,11 @@ export class ServedMount implements AsyncDisposable {
       this.#waiting.get(answer.id)?.(answer);
       this.#waiting.delete(answer.id);
     });
-    this.#closed = new Promise((resolve) => {
-      this.#child.on('close', () => {
-        for (const [id, settle] of this.#waiting)
-          settle({ id, failure: 'the process that serves the mount has ended' });
+    this.#exited = new Promise((resolve) => {
+      this.#child.on('exit', (code, signal) => {
+        const failure = `the process that serves the mount has ended: ${signal ?? code}`;
+        for (const [id, settle] of this.#waiting) settle({ id, failure });
+        this.#waiting.clear();
         resolve();
       });
     });
@@ -70,7 +71,7 @@ export class ServedMount implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#child.connected) this.#child.disconnect();
-    await this.#closed;
+    await this.#exited;
   }
 
   async #ask(question: Unnumbered<Question>): Promise<string> {
