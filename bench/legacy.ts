@@ -188,13 +188,11 @@ class InContainers implements AsyncDisposable {
 
   static async start(): Promise<InContainers> {
     const containers = new InContainers(await TestInstallation.up());
-    for (const members of MEMBERS) {
-      const document = JSON.stringify(documentOf(variablesOf(members)));
-      await containers.#run(
-        'node',
-        members,
-        `require('fs').writeFileSync('variables.json', ${document})`,
-      );
+    try {
+      await containers.#seed();
+    } catch (error) {
+      await containers[Symbol.asyncDispose]();
+      throw error;
     }
     return containers;
   }
@@ -235,6 +233,17 @@ class InContainers implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#installation[Symbol.asyncDispose]();
+  }
+
+  async #seed(): Promise<void> {
+    for (const members of MEMBERS) {
+      const document = JSON.stringify(documentOf(variablesOf(members)));
+      await this.#run(
+        'node',
+        members,
+        `require('fs').writeFileSync('variables.json', ${document})`,
+      );
+    }
   }
 
   #add(name: string, figure: number): void {
