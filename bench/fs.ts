@@ -9,6 +9,7 @@ import { dirname, join, relative } from 'node:path';
 import { parseArgs } from 'node:util';
 import { unmount } from '#bridge/fuse/mount.js';
 import { FakeRuntime, TestMount, type TestTree } from '#test/support/mounted.js';
+import { markdownTable, median, type Ratio } from './lib/figures.js';
 import {
   CannotRun,
   CLIENT_MS,
@@ -19,7 +20,7 @@ import {
   ROOT,
   run,
   say,
-} from './running.js';
+} from './lib/running.js';
 
 /** What the client does, how often (shared by the processes), and whether a small or a large figure is the better one. */
 interface Row {
@@ -301,26 +302,22 @@ async function measure(client: string, target: Target, row: Row): Promise<readon
   return figures;
 }
 
-function median(figures: readonly number[]): number {
-  const sorted = [...figures].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  const [low, high] = [sorted[middle - 1 + (sorted.length & 1)], sorted[middle]];
-  return ((low ?? Number.NaN) + (high ?? Number.NaN)) / 2;
-}
-
 /** The least disturbed round: the fastest. */
 const best = (row: Row, figures: readonly number[]): number =>
   row.unit === 'ns/op' ? Math.min(...figures) : Math.max(...figures);
 
 /** Ratios are taken within a round, where both saw the same neighbours; then their median. */
-function ratio(row: Row, figures: readonly number[], base: readonly number[] | undefined) {
+function ratio(
+  row: Row,
+  figures: readonly number[],
+  base: readonly number[] | undefined,
+): Ratio | undefined {
   if (base === undefined || base.length === 0) return undefined;
   return {
     median: median(figures.map((figure, i) => figure / (base[i] ?? Number.NaN))),
     best: best(row, figures) / best(row, base),
   };
 }
-type Ratio = ReturnType<typeof ratio>;
 
 interface Result {
   readonly line: string;
@@ -328,7 +325,7 @@ interface Result {
   /** Of each round, in order. */
   readonly targets: Readonly<Partial<Record<TargetName, readonly number[]>>>;
   /** Ours to theirs. */
-  readonly ratios: Readonly<Partial<Record<TargetName, Ratio>>>;
+  readonly ratios: Readonly<Partial<Record<TargetName, Ratio | undefined>>>;
 }
 
 const COLUMNS = ['tmpfs', 'ours', 'c', 'native'] as const satisfies readonly TargetName[];
@@ -339,7 +336,7 @@ function table(results: readonly Result[]): string {
     figures === undefined
       ? '-'
       : `${Math.round(median(figures))} (${Math.round(best(row, figures))})`;
-  const quotient = (value: Ratio) =>
+  const quotient = (value: Ratio | undefined) =>
     value === undefined ? '-' : `${value.median.toFixed(2)} (${value.best.toFixed(2)})`;
   const lines = [
     [
@@ -355,11 +352,7 @@ function table(results: readonly Result[]): string {
       ...RATIOS.map((name) => quotient(ratios[name])),
     ]),
   ];
-  const widths = lines[0]?.map((_, i) => Math.max(...lines.map((line) => line[i]?.length ?? 0)));
-  const print = (line: readonly string[]) =>
-    `| ${line.map((cell, i) => (i < 2 ? cell.padEnd(widths?.[i] ?? 0) : cell.padStart(widths?.[i] ?? 0))).join(' | ')} |`;
-  const rule = `|${widths?.map((width, i) => (i < 2 ? '-'.repeat(width + 2) : `${'-'.repeat(width + 1)}:`)).join('|')}|`;
-  return [print(lines[0] ?? []), rule, ...lines.slice(1).map(print)].join('\n');
+  return markdownTable(lines, 2);
 }
 
 /** By how many of the two ratios, median and best, meet the goal: other work on the machine can bend either. */
@@ -427,7 +420,7 @@ async function bench(rows: readonly Row[], rounds: number, json: string) {
     const results = rows.flatMap((row, i) =>
       linesOf(row).map((line, k): Result => {
         const of = figures[i]?.[k] ?? {};
-        const ratios: Partial<Record<TargetName, Ratio>> = {};
+        const ratios: Partial<Record<TargetName, Ratio | undefined>> = {};
         for (const name of RATIOS) ratios[name] = ratio(row, of.ours ?? [], of[name]);
         return { line, row, targets: of, ratios };
       }),

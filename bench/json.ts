@@ -1,7 +1,6 @@
 // `npm run bench -- json`: what a written variables.json costs the thread that answers every execution. Each way of reading
 // runs in turn in every round, so the ratios hold on a busy machine. Figures go to bench/results/json.json.
 import { mkdirSync, writeFileSync } from 'node:fs';
-import { cpus, loadavg, release } from 'node:os';
 import { dirname } from 'node:path';
 import { parseArgs } from 'node:util';
 import { diffMembers } from '#bridge/vfs/variables-merge.js';
@@ -14,6 +13,7 @@ import {
   renderMembers,
   scanMembers,
 } from '#bridge/wire/json-source.js';
+import { machine, median } from './lib/figures.js';
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
@@ -171,11 +171,6 @@ function longestSlice(bytes: Uint8Array): number {
   return longest;
 }
 
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[sorted.length >> 1] ?? Number.NaN;
-}
-
 interface Row {
   readonly name: string;
   readonly ms: Readonly<Record<string, number>>;
@@ -312,24 +307,18 @@ function main(): number {
   }
   const read = documents(rounds, values.rows);
   const compared = comparisons(rounds, values.rows);
-  const machine = {
-    cpu: cpus()[0]?.model ?? 'unknown',
-    cpus: cpus().length,
-    kernel: release(),
-    node: process.version,
-    load: loadavg(),
-  };
+  const about = machine();
   const ratios: [string, string][] = [
     ['scan', 'parse, then walk'],
     ['scan', 'JSON.parse'],
   ];
   process.stdout.write(
-    `medians of ${rounds} rounds; load ${machine.load.map((l) => l.toFixed(1)).join(' ')}\n\n` +
+    `medians of ${rounds} rounds; load ${about.load.map((l) => l.toFixed(1)).join(' ')}\n\n` +
       `${table(read, WAYS, ratios)}\n\n` +
       `${table(compared, ['ours', 'JSON.parse of both'], [['ours', 'JSON.parse of both']])}\n`,
   );
   mkdirSync(dirname(values.json), { recursive: true });
-  const result = { date: new Date().toISOString(), machine, rounds, read, compared };
+  const result = { date: new Date().toISOString(), machine: about, rounds, read, compared };
   writeFileSync(values.json, `${JSON.stringify(result, null, 2)}\n`);
   return 0;
 }

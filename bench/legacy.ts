@@ -30,6 +30,7 @@ import {
 } from './lib/figures.js';
 import { EXTENSIONS, KEY, listeningScript, scriptThatObeys } from './lib/helper-scripts.js';
 import { Listener } from './lib/listener.js';
+import { say } from './lib/running.js';
 import { ServedMount } from './lib/served-mount.js';
 
 /** `get-new`: somebody else changed a variable since the last call. */
@@ -90,8 +91,6 @@ const PUSH_SEEN_MS = 5;
 const FSYNCS = 20;
 
 const HELPERS = fileURLToPath(new URL('../../helpers-legacy/', import.meta.url));
-
-const say = (text: string) => process.stderr.write(`${text}\n`);
 
 /** Members of 31 bytes a line. */
 const variablesOf = (members: number): Record<string, string> =>

@@ -6,7 +6,7 @@ import { loadavg } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { CannotRun, compile, firstWord, machine, run, say } from './running.js';
+import { CannotRun, compile, firstWord, machine, run, say } from './lib/running.js';
 
 const FILE_MIB = 1024;
 const RSS_MIB_MAX = 250;

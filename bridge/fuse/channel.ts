@@ -8,6 +8,8 @@ const writevAsync = promisify(writev);
 /** What libuv's pipe handle offers; Node exports no name for it. */
 interface PipeHandle {
   open(fd: number): void;
+  /** Closes the descriptor at once; `closed` is called in a later turn. */
+  close(closed?: () => void): void;
 }
 type PipeConstructor = new (type: number) => PipeHandle;
 
@@ -22,6 +24,10 @@ const PIPE_SOCKET = 0;
 export class Channel {
   readonly #fd: number;
   readonly #socket: Socket;
+  /** From the moment the descriptor is closed its number may be somebody else's: nothing is written to it any more. */
+  #isOpen = true;
+  /** Notifications that threads of the pool are writing; the descriptor stays until they are done. */
+  readonly #notifying = new Set<Promise<unknown>>();
 
   /** Calls `received` with the length of each request in `buffer`, and `ended` once, when the mount is gone. */
   constructor(
@@ -34,6 +40,12 @@ export class Channel {
     const Pipe = pipeConstructor();
     const handle = new Pipe(PIPE_SOCKET);
     handle.open(fd);
+    const close = handle.close.bind(handle);
+    handle.close = (closed) => {
+      this.#isOpen = false;
+      if (this.#notifying.size === 0) close(closed);
+      else void Promise.allSettled(this.#notifying).then(() => close(closed));
+    };
     const options = {
       handle,
       readable: true,
@@ -65,6 +77,7 @@ export class Channel {
 
   /** Sends a reply. A request that was interrupted or aborted meanwhile has nobody left to hear it: ENOENT is normal. */
   reply(bytes: Uint8Array, length: number): void {
+    if (!this.#isOpen) return;
     try {
       writeSync(this.#fd, bytes, 0, length);
     } catch (error) {
@@ -78,12 +91,17 @@ export class Channel {
    * to answer, so writing it here could dead-lock (fuse-facts.md, section 1). ENOENT = the kernel knows nothing of it.
    */
   async notify(...parts: Uint8Array[]): Promise<void> {
+    if (!this.#isOpen) return;
+    const writing = writevAsync(this.#fd, parts);
+    this.#notifying.add(writing);
     try {
-      await writevAsync(this.#fd, parts);
+      await writing;
     } catch (error) {
       const code = errnoCode(error);
       if (code !== 'ENOENT' && code !== 'ENODEV' && code !== 'ECONNABORTED' && code !== 'ENOTDIR')
         throw error;
+    } finally {
+      this.#notifying.delete(writing);
     }
   }
 

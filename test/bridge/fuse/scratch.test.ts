@@ -436,6 +436,33 @@ for (const driver of DRIVERS)
       );
     });
 
+    await t.test('a file has no handle that could be opened from elsewhere', async (t) => {
+      await using tree = await mount.tree(new FakeRuntime());
+      const { stdout } = await tree.python(`
+import ctypes, errno
+libc = ctypes.CDLL(None, use_errno=True)
+handle = ctypes.create_string_buffer(136); ctypes.memmove(handle, (128).to_bytes(4, 'little'), 4)
+r = libc.name_to_handle_at(-100, b'input.json', handle, ctypes.byref(ctypes.c_int()), 0)
+print(r, errno.errorcode.get(ctypes.get_errno()))`);
+      // Root on the host gets one through the other driver; a container lacks the capability to open it.
+      t.equal(stdout, driver === 'kernel' ? '-1 ENOTSUP\n' : '0 None\n');
+    });
+
+    await t.test('a directory of thousands is listed whole, also while it shrinks', async (t) => {
+      await using tree = await mount.tree(new FakeRuntime());
+      const { stdout } = await tree.python(`
+import os
+os.mkdir('many')
+for i in range(8000): open('many/%d' % i, 'w').close()
+print(len(set(os.listdir('many'))), len(set(os.listdir('many'))))
+seen = 0
+for entry in os.scandir('many'):
+    if int(entry.name) % 2: os.unlink(entry.path)
+    seen += 1
+print(seen >= 4000, len(os.listdir('many')), all(int(n) % 2 == 0 for n in os.listdir('many')))`);
+      t.equal(stdout, '8000 8000\nTrue 4000 True\n');
+    });
+
     await t.test('device nodes are refused, whoever asks', async (t) => {
       await using tree = await mount.tree(new FakeRuntime());
       t.match((await tree.bash('mknod dev c 1 3')).stderr, /Operation not permitted/);

@@ -1,13 +1,13 @@
 // What the benches share: the client, the programs beside it, and what is said about the machine.
 import { type ChildProcess, spawn } from 'node:child_process';
-import { cpus, loadavg, release } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { machine as machineFacts } from './figures.js';
 
 /** The slowest row takes seconds; a client that takes this long hangs. */
 export const CLIENT_MS = 120_000;
 
-export const ROOT = fileURLToPath(new URL('../../', import.meta.url));
+export const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
 export const PEERS = join(ROOT, 'bench/peers');
 
 /** Ends the bench with a sentence instead of a stack. */
@@ -74,16 +74,11 @@ export async function firstWord(
 
 /** For the reader of the figures; `before` is the load average when the measuring started. */
 export function machine(before: readonly number[]) {
-  const after = loadavg();
+  const { load: after, ...about } = machineFacts();
   const loads = [before, after].map((load) => load.map((l) => l.toFixed(1)).join(' '));
   const facts = {
     date: new Date().toISOString(),
-    machine: {
-      cpu: cpus()[0]?.model ?? 'unknown',
-      cpus: cpus().length,
-      kernel: release(),
-      node: process.version,
-    },
+    machine: about,
     loadBefore: before,
     loadAfter: after,
   };
