@@ -11,6 +11,12 @@ const BYTES_PER_UNIT = 16 * 1024;
 /** Others "want something" this long after their last request: longer than the pause of a busy script between two calls. */
 const CONTENTION_MS = 100;
 
+/**
+ * A flood of large requests keeps the queue from ever being empty; a turn ends all the same after this. Well below what somebody
+ * would notice, and long enough that the loop can read what waits.
+ */
+const TURN_MS_MAX = 5;
+
 /** Replies that are kept back take memory; beyond this nothing more is kept back. */
 const PARKED_BYTES_MAX = 16 * 1024 * 1024;
 
@@ -34,6 +40,7 @@ export class FairShare {
   #turn = 0;
   /** Whether a request came since the loop last looked. */
   #isBusy = false;
+  #turnStartedAt = 0;
   #last: object | undefined;
   #contendedUntil = 0;
   #parkedBytes = 0;
@@ -58,15 +65,25 @@ export class FairShare {
     const share = this.#shareOf(owner);
     const cost = 1 + (requestBytes + replyBytes) / BYTES_PER_UNIT;
     const isOver = share.parked.length > 0 || share.spent >= SHARE_PER_TURN;
-    if (isOver && this.#parkedBytes + replyBytes <= PARKED_BYTES_MAX) {
+    // Full: the turn ends here, for everybody whose answer was kept back, and this one is answered along with it.
+    if (isOver && this.#parkedBytes + replyBytes > PARKED_BYTES_MAX) this.#nextTurn();
+    else if (isOver) {
       share.parked.push({ reply: Uint8Array.from(reply.subarray(0, replyBytes)), cost });
       this.#parkedBytes += replyBytes;
-      if (this.#behind.size === 0) this.#look();
+      if (this.#behind.size === 0) {
+        this.#turnStartedAt = performance.now();
+        this.#look();
+      }
       this.#behind.add(share);
       return true;
     }
     share.spent += cost;
     return false;
+  }
+
+  /** A request that is answered later counts when it is taken on: what it asks for is done now. */
+  charge(owner: object, requestBytes: number): void {
+    if (this.#contendedUntil !== 0) this.#shareOf(owner).spent += 1 + requestBytes / BYTES_PER_UNIT;
   }
 
   #shareOf(owner: object): Share {
@@ -85,13 +102,14 @@ export class FairShare {
   #look(): void {
     this.#isBusy = false;
     setImmediate(() => {
-      if (!this.#isBusy) this.#nextTurn();
+      if (!this.#isBusy || performance.now() - this.#turnStartedAt > TURN_MS_MAX) this.#nextTurn();
       if (this.#behind.size > 0) this.#look();
     });
   }
 
   #nextTurn(): void {
     this.#turn++;
+    this.#turnStartedAt = performance.now();
     for (const share of this.#behind) {
       share.turn = this.#turn;
       share.spent = 0;

@@ -62,6 +62,8 @@ interface Waiting {
   readonly interrupt: AbortController | undefined;
   /** performance.now() */
   readonly since: number;
+  /** A signal has come that did not end it. */
+  wasInterrupted?: true;
 }
 
 /**
@@ -100,7 +102,7 @@ export class FuseSession implements Driver {
     this.#volume = volume;
     this.#log = log;
     this.#wanted = WANTED.filter((flag) => !without.includes(flag));
-    this.#fairShare = new FairShare((reply) => this.#channel.reply(reply, reply.byteLength));
+    this.#fairShare = new FairShare((reply) => this.#deliver(reply, reply.byteLength));
     const named: Partial<Record<OperationName, Handler>> = handlersFor(volume);
     const handlers: (Handler | undefined)[] = [];
     for (const name of OPERATION_NAMES) handlers[OPERATIONS[name].code] = named[name];
@@ -178,6 +180,8 @@ export class FuseSession implements Driver {
         if (later !== undefined) {
           const [answer, interrupt] =
             'interrupt' in later ? [later.answer, later.interrupt] : [later, undefined];
+          const tree = this.#volume.inodes.get(request.node)?.tree;
+          if (tree !== undefined) this.#fairShare.charge(tree, request.length);
           const since = performance.now();
           this.#defer(answer, { low, high, pid, opcode, interrupt, since });
           return;
@@ -223,9 +227,9 @@ export class FuseSession implements Driver {
     if (waiting === undefined) return;
     if (waiting.interrupt !== undefined) {
       this.#abandon(key, waiting);
-      waiting.interrupt.abort(INTERRUPTED);
       return;
     }
+    waiting.wasInterrupted = true;
     if (fateOf(waiting.pid) === 'killed') this.#abandon(key, waiting);
   }
 
@@ -236,7 +240,9 @@ export class FuseSession implements Driver {
       const waitedMs = now - waiting.since;
       if (waitedMs < FATE_CHECK_MS) continue;
       const fate = fateOf(waiting.pid);
-      if (fate === 'killed' || (fate === 'exiting' && waitedMs >= EXIT_WAIT_MS))
+      const isUnreachable =
+        fate === 'exiting' || (fate === 'unseen' && waiting.wasInterrupted === true);
+      if (fate === 'killed' || (isUnreachable && waitedMs >= EXIT_WAIT_MS))
         this.#abandon(key, waiting);
     }
     if (this.#waiting.size > 0) return;
@@ -245,7 +251,10 @@ export class FuseSession implements Driver {
   }
 
   #abandon(key: number, waiting: Waiting): void {
+    // The host is at work under a lock that the caller holds; it takes milliseconds, and others must not come in between.
+    if (waiting.opcode === OPERATIONS.FALLOCATE.code) return;
     this.#waiting.delete(key);
+    waiting.interrupt?.abort(INTERRUPTED);
     this.#reply.begin(waiting.low, waiting.high);
     this.#reply.fail(EINTR);
     this.#send();
@@ -317,14 +326,21 @@ export class FuseSession implements Driver {
 
   #send(): void {
     this.#reply.end();
+    this.#deliver(this.#reply.bytes, this.#reply.length);
+  }
+
+  #deliver(reply: Uint8Array, length: number): void {
     try {
-      this.#channel.reply(this.#reply.bytes, this.#reply.length);
+      this.#channel.reply(reply, length);
     } catch (error) {
       // The kernel did not like the reply; whoever waits for it must still get one.
       this.#log.warn({ err: error }, 'reply refused by the kernel');
-      this.#reply.fail(EIO);
-      this.#reply.end();
-      this.#channel.reply(this.#reply.bytes, this.#reply.length);
+      const header = new DataView(reply.buffer, reply.byteOffset);
+      const failure = this.#reply;
+      failure.begin(header.getUint32(8, true), header.getUint32(12, true));
+      failure.fail(EIO);
+      failure.end();
+      this.#channel.reply(failure.bytes, failure.length);
     }
   }
 }

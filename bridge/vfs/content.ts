@@ -1,4 +1,3 @@
-import { spawn } from 'node:child_process';
 import {
   closeSync,
   constants,
@@ -9,10 +8,12 @@ import {
   unlinkSync,
   writeSync,
 } from 'node:fs';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { errnoCode } from '#bridge/wire/errors.js';
 import { Extents } from './extents.js';
-import { EFBIG, EINVAL, EIO, ENOSPC, ENXIO } from './fs-error.js';
+import { EFBIG, EINVAL, ENOSPC, ENXIO } from './fs-error.js';
+import { holePuncher } from './hole-puncher.js';
 import type { Inode } from './inode.js';
 
 const { O_RDWR } = constants;
@@ -24,7 +25,7 @@ export const PAGE_BYTES = 4096;
 /** The largest offset we take: a number below 2^53 with room to spare, and what ext4 below us can hold. */
 export const FILE_BYTES_MAX = 8 * 1024 ** 4;
 
-/** Zeroing this much takes no longer than a large write; beyond, the range is given back to the host's file system. */
+/** Zeroed at once: it takes no longer than a large write. */
 const ZERO_BYTES_MAX = 1024 * 1024;
 
 /** linux/fs.h */
@@ -42,6 +43,8 @@ export class Content {
   readonly #written = new Extents();
   /** Reserved and not written since: room that is taken, but a hole to lseek(2). */
   #reserved: Extents | undefined;
+  /** While a hole is being made: pages that were written meanwhile. */
+  #rewritten: Extents | undefined;
 
   /** `inode` names the backing file. */
   constructor(inode: Inode) {
@@ -84,7 +87,9 @@ export class Content {
     const part = length === data.byteLength ? data : data.subarray(0, length);
     const written = writeSync(this.#fd(), part, 0, length, offset);
     this.#size = Math.max(this.#size, offset + written);
-    this.#take(this.#written, first, Math.ceil((offset + written) / PAGE_BYTES));
+    const until = Math.ceil((offset + written) / PAGE_BYTES);
+    this.#take(this.#written, first, until);
+    this.#rewritten?.add(first, until);
     return written;
   }
 
@@ -112,28 +117,41 @@ export class Content {
   }
 
   /**
-   * fallocate(2) FALLOC_FL_PUNCH_HOLE: the range reads as zeros and its whole pages give their room back. The kernel holds
-   * the inode's lock until this resolves, so no other write(2) or truncate(2) comes in between.
+   * fallocate(2) FALLOC_FL_PUNCH_HOLE: the range reads as zeros and its whole pages give their room back, once the host has
+   * done it. The kernel holds the inode's lock until this resolves, so no write(2) or truncate(2) comes in between; a page of a
+   * mapping may, and counts.
    */
   async punch(offset: number, length: number): Promise<void> {
+    const end = offset + length;
+    const first = Math.ceil(offset / PAGE_BYTES);
+    const last = Math.floor(end / PAGE_BYTES);
+    if (last < first) this.#zeroIn(offset, end);
+    else {
+      this.#zeroIn(offset, first * PAGE_BYTES);
+      this.#zeroIn(last * PAGE_BYTES, end);
+    }
+    if (last <= first) return;
+    this.#giveReserved(first, last);
+    if (this.#written.covered(first, last) === 0) return;
+    const { tree } = this.#inode;
     const sizePages = Math.ceil(this.#size / PAGE_BYTES);
-    const end = Math.min(offset + length, sizePages * PAGE_BYTES);
-    const isHole =
-      end <= offset ||
-      this.#written.covered(Math.floor(offset / PAGE_BYTES), Math.ceil(end / PAGE_BYTES)) === 0;
-    // Forgotten now, given back when the host has done it: the disk never holds more than the quota says.
-    const pages = this.#forget(
-      Math.ceil(offset / PAGE_BYTES),
-      Math.floor((offset + length) / PAGE_BYTES),
-    );
+    const bytes = (Math.min(last, sizePages) - first) * PAGE_BYTES;
+    const rewritten = new Extents();
+    this.#rewritten = rewritten;
     try {
-      const path = this.#inode.tree.backingPath(this.#inode);
-      if (isHole) return;
-      if (pages === 0 && end - offset <= ZERO_BYTES_MAX)
-        this.#zero(offset, Math.min(end, this.#size));
-      else if (!(await punchHole(path, offset, end - offset))) await this.#zeroSlowly(offset, end);
+      const path = tree.backingPath(this.#inode);
+      if (!(await holePuncher.punch(path, first * PAGE_BYTES, bytes))) {
+        // The host has no holes: zeros, which keep their room.
+        await this.#zeroSlowly(first, last);
+        return;
+      }
     } finally {
-      this.#inode.tree.charge(-pages * PAGE_BYTES);
+      this.#rewritten = undefined;
+    }
+    for (let page = first; page < last; ) {
+      const kept = rewritten.nextCovered(page) ?? last;
+      this.#give(page, Math.min(kept, last));
+      page = rewritten.nextUncovered(kept);
     }
   }
 
@@ -214,15 +232,39 @@ export class Content {
     this.#inode.tree.charge(-this.#forget(first, last) * PAGE_BYTES);
   }
 
-  #zero(offset: number, end: number): void {
-    for (let at = offset; at < end; ) at += writeSync(this.#fd(), ZEROS, 0, end - at, at);
+  #giveReserved(first: number, last: number): void {
+    const reserved = this.#reserved;
+    if (reserved === undefined) return;
+    const before = reserved.total;
+    reserved.remove(first, last);
+    this.#inode.tree.charge((reserved.total - before) * PAGE_BYTES);
   }
 
-  /** Where the host's file system has no holes: zeros, with a turn for others in between. */
-  async #zeroSlowly(offset: number, end: number): Promise<void> {
-    for (let at = offset; at < Math.min(end, this.#size); at += ZERO_BYTES_MAX) {
-      this.#zero(at, Math.min(end, this.#size, at + ZERO_BYTES_MAX));
-      await new Promise(setImmediate);
+  /** Zeros in a part of one page, if anything was written there. */
+  #zeroIn(offset: number, end: number): void {
+    const until = Math.min(end, this.#size);
+    const page = Math.floor(offset / PAGE_BYTES);
+    if (offset >= until || this.#written.covered(page, page + 1) === 0) return;
+    this.#zero(offset, until);
+  }
+
+  #zero(offset: number, end: number): void {
+    for (let at = offset; at < end; )
+      at += writeSync(this.#fd(), ZEROS, 0, Math.min(ZEROS.length, end - at), at);
+  }
+
+  /** Zeros in the pages that hold something, with a turn for others in between. */
+  async #zeroSlowly(first: number, last: number): Promise<void> {
+    let page = this.#written.nextCovered(first);
+    while (page !== undefined && page < last) {
+      const run = Math.min(
+        this.#written.nextUncovered(page),
+        last,
+        page + ZEROS.length / PAGE_BYTES,
+      );
+      this.#zero(page * PAGE_BYTES, Math.min(run * PAGE_BYTES, this.#size));
+      await nextTurn();
+      page = this.#written.nextCovered(run);
     }
   }
 
@@ -237,29 +279,6 @@ export class Content {
 }
 
 const ZEROS = Buffer.alloc(ZERO_BYTES_MAX);
-
-/**
- * fallocate(1) of util-linux, which every Debian has: Node cannot call fallocate(2). False = the host's file system has no
- * holes. @throws FsError EIO
- */
-async function punchHole(path: string, offset: number, length: number): Promise<boolean> {
-  const child = spawn(
-    'fallocate',
-    ['--punch-hole', '--offset', String(offset), '--length', String(length), path],
-    { stdio: ['ignore', 'ignore', 'pipe'] },
-  );
-  let said = '';
-  child.stderr.on('data', (chunk: Buffer) => {
-    said += chunk.toString();
-  });
-  const code = await new Promise<number | null>((resolve) => {
-    child.on('error', () => resolve(127)); // not installed: zeros do
-    child.on('close', resolve);
-  });
-  if (code === 0) return true;
-  if (code === 127 || /not supported/i.test(said)) return false;
-  throw EIO;
-}
 
 /** unlink(2); a backing file that somebody else removed is as gone as it should be. */
 function removeFile(path: string): void {

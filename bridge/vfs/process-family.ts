@@ -60,8 +60,10 @@ function processOf(pid: number): Seen | undefined {
  * What will become of a process that waits. `killed`: a fatal signal is pending (the kernel turns every signal that will end a
  * process into a pending SIGKILL), or has ended it already, or it is gone. `exiting`: it ends by itself and closes its files on
  * the way; from then on no signal reaches it any more, so whoever keeps it waiting keeps it for good.
+ * `unseen`: it is in a process namespace that this process does not see (the kernel then says 0), so it cannot be told.
  */
-export function fateOf(pid: number): 'alive' | 'exiting' | 'killed' {
+export function fateOf(pid: number): 'alive' | 'exiting' | 'killed' | 'unseen' {
+  if (pid === 0) return 'unseen';
   const status = readStatus(pid);
   if (status === undefined) return 'killed';
   const pending = BigInt(`0x${field(status, 'SigPnd')}`) | BigInt(`0x${field(status, 'ShdPnd')}`);

@@ -56,8 +56,10 @@ export class RegularFile extends Inode {
 
   /** As Content.reserve. @throws FsError ENOSPC, EFBIG */
   reserve(offset: number, length: number, keepSize: boolean): void {
+    const { size } = this;
     this.#content.reserve(offset, length, keepSize, this.#sizeMax);
-    this.#changed();
+    if (this.size === size) this.touchMtime();
+    else this.#changed();
   }
 
   /** As Content.punch. */

@@ -448,6 +448,24 @@ print(r, errno.errorcode.get(ctypes.get_errno()))`);
       t.equal(stdout, driver === 'kernel' ? '-1 ENOTSUP\n' : '0 None\n');
     });
 
+    if (driver === 'kernel')
+      await t.test('holes that are made in holes take no room on the host either', async (t) => {
+        await using tree = await mount.tree(new FakeRuntime(), {
+          quota: { bytesMax: 2 * 1024 * 1024, inodesMax: 100 },
+        });
+        // A page in every mebibyte, and then punched around it: the host once wrote zeros where nothing was, uncounted.
+        const { stdout, stderr } = await tree.python(`
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True); libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
+fd = os.open('sparse', os.O_RDWR | os.O_CREAT); M = 1048576
+for i in range(50): os.pwrite(fd, b'x', i * M + 100)
+for i in range(50): assert libc.fallocate(fd, 3, i * M + 4096, M - 4096) == 0 and libc.fallocate(fd, 3, i * M + 50, 10) == 0
+print(os.fstat(fd).st_blocks, os.pread(fd, 1, 100))`);
+        t.equal(stdout, "400 b'x'\n", stderr);
+        const du = await runIn('/', 'du', ['-sk', join(mount.directory, 'backing')]);
+        t.ok(Number.parseInt(du.stdout, 10) < 2048, `KiB on the host: ${du.stdout}`);
+      });
+
     await t.test('a directory of thousands is listed whole, also while it shrinks', async (t) => {
       await using tree = await mount.tree(new FakeRuntime());
       const { stdout } = await tree.python(`
