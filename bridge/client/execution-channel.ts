@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { asBridgeError } from '#bridge/wire/errors.js';
 import { parse } from '#bridge/wire/frames.js';
@@ -90,8 +89,8 @@ export class ExecutionChannel implements Runtime, Disposable {
     const params = {
       set: edit.set.map(([key, text]) => [key, text] as [typeof key, string]),
       delete: [...edit.delete],
-      commitId: randomUUID(),
-      bases: edit.bases.map(([key, text]) => [key, text] as [typeof key, string]),
+      commitId: edit.id,
+      bases: edit.bases.map(([key, text]) => [key, text] as [typeof key, string | null]),
     };
     return (await this.#call('variables.commit', params)).changes;
   }

@@ -2,10 +2,13 @@ import type { VariableKey } from '#bridge/wire/names.js';
 import type { VariableChange } from '#bridge/wire/protocol.js';
 
 export interface VariablesEdit {
+  /** Of this very change: made again under the same id it is done once. */
+  readonly id: string;
+  /** One with a merge policy that is also deleted is deleted first; any other that is both is deleted. */
   readonly set: readonly (readonly [VariableKey, string])[];
   readonly delete: readonly VariableKey[];
-  /** What the writer had read of the keys it sets; a key that is not there did not exist then. */
-  readonly bases: readonly (readonly [VariableKey, string])[];
+  /** What the writer had read of those keys it sets that have a merge policy; null = there was none. */
+  readonly bases: readonly (readonly [VariableKey, string | null])[];
 }
 
 /**

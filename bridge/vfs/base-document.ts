@@ -25,6 +25,12 @@ export abstract class BaseDocument implements Document {
   readonly #committed = new WeakMap<RegularFile, number>();
   /** The contentVersion of each file that was refused for good: trying again would only be refused again. */
   readonly #refused = new WeakMap<RegularFile, number>();
+  /** Among them those that are no valid document: strict. */
+  readonly #invalid = new WeakMap<RegularFile, number>();
+  /** The file that was stored last: another one at the name is news, whatever was stored of it before. */
+  #lastStored: RegularFile | undefined;
+  /** While a large document is scanned and stored: who closes later is stored later. */
+  #tail: Promise<unknown> | undefined;
   readonly #isStrict: boolean;
   /** For the execution's warnings, in the words of the legacy executor. */
   protected readonly warn: (text: string) => void;
@@ -44,7 +50,7 @@ export abstract class BaseDocument implements Document {
   }
 
   attached(file: RegularFile): void {
-    this.#committed.delete(file);
+    this.markDirty(file);
   }
 
   closed(draft: Draft): void {
@@ -67,10 +73,18 @@ export abstract class BaseDocument implements Document {
     const store = this.prepare(file, draft, caller);
     const document = new JsonScan(content, this.scanKind);
     let storing: Promise<boolean>;
-    if (content.byteLength > SLICE_BYTES) {
-      storing = inSlices(document).then(
-        async () => await this.#stored(store(document, content), content),
-      );
+    if (content.byteLength > SLICE_BYTES || this.#tail !== undefined) {
+      const before = this.#tail;
+      storing = inSlices(document).then(async () => {
+        await before?.catch(() => {}); // whoever waits for that one hears of it
+        return await this.#stored(store(document, content), content);
+      });
+      const tail = storing;
+      this.#tail = tail;
+      const ended = () => {
+        if (this.#tail === tail) this.#tail = undefined;
+      };
+      tail.then(ended, ended);
     } else {
       document.step(SLICE_BYTES);
       const stored = store(document, content);
@@ -82,6 +96,7 @@ export abstract class BaseDocument implements Document {
     }
     const done = storing.then(
       (isStored) => {
+        if (isStored) this.#lastStored = file;
         if (!isStored) takeBack?.();
         else if (draft === undefined || draft.isAlone || !this.hasDirtyDrafts)
           this.markCommitted(file, version);
@@ -89,6 +104,7 @@ export abstract class BaseDocument implements Document {
       (error: unknown) => {
         takeBack?.();
         if (!CODES[asBridgeError(error).code].retry) this.#refused.set(file, version);
+        if (error instanceof NoDocument) this.#invalid.set(file, version);
         throw error;
       },
     );
@@ -114,7 +130,7 @@ export abstract class BaseDocument implements Document {
     if (!this.#isStrict) return false;
     const complaint = this.complaint(content);
     this.warn(`Warning: ${complaint}`);
-    throw new BridgeError('invalid', complaint);
+    throw new NoDocument('invalid', complaint);
   }
 
   /** What no close(2) committed, at the end of the run. False = it is no valid document, which has been said. */
@@ -122,7 +138,7 @@ export abstract class BaseDocument implements Document {
     try {
       if (file.size <= DOCUMENT_BYTES_MAX) await this.commit(file, undefined, NOBODY);
     } catch (error) {
-      if (this.#isStrict && asBridgeError(error).code === 'invalid') return false;
+      if (error instanceof NoDocument) return false;
       throw error;
     }
     if (!this.isDirty(file)) return true;
@@ -145,6 +161,21 @@ export abstract class BaseDocument implements Document {
   /** Whether `file` holds what no commit has taken and none has refused for good. */
   protected isPending(file: RegularFile): boolean {
     return this.isDirty(file) && this.#refused.get(file) !== file.contentVersion;
+  }
+
+  /** Whether `file` was refused because it is no valid document, and not changed since. */
+  protected isInvalid(file: RegularFile): boolean {
+    return this.#invalid.get(file) === file.contentVersion;
+  }
+
+  /** Whether another file than `file` was stored last, or none. */
+  protected isNews(file: RegularFile): boolean {
+    return this.#lastStored !== file;
+  }
+
+  /** The content of `file` counts as new. */
+  protected markDirty(file: RegularFile): void {
+    this.#committed.delete(file);
   }
 
   protected markCommitted(file: RegularFile, version = file.contentVersion): void {
@@ -191,6 +222,9 @@ export abstract class BaseDocument implements Document {
     return file.readAll();
   }
 }
+
+/** A strict document's refusal. */
+class NoDocument extends BridgeError {}
 
 async function inSlices(document: JsonScan): Promise<void> {
   while (!document.step(SLICE_BYTES)) await nextTurn();

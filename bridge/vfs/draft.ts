@@ -16,7 +16,7 @@ export interface OwnBytes {
  * variables.json at once, each commits its own document, although the bytes on the shared file get mixed.
  */
 export class DocumentDraft implements Draft {
-  readonly #file: RegularFile;
+  readonly file: RegularFile;
   /** What this handle alone would have made of the file; undefined when it did not start from an empty file. */
   #own: Buffer | undefined;
   #ownSize = 0;
@@ -29,7 +29,7 @@ export class DocumentDraft implements Draft {
   underWay: Promise<void> | undefined;
 
   constructor(file: RegularFile, writable: boolean, budget: OwnBytes) {
-    this.#file = file;
+    this.file = file;
     this.#budget = budget;
     this.#startVersion = file.contentVersion;
     if (writable && file.size === 0) this.#own = Buffer.alloc(0);
@@ -46,7 +46,7 @@ export class DocumentDraft implements Draft {
 
   /** Whether nobody else changed the file since this handle was opened. */
   get isAlone(): boolean {
-    return this.#file.contentVersion === this.#startVersion + this.#changes;
+    return this.file.contentVersion === this.#startVersion + this.#changes;
   }
 
   /** The handle's own document, when it can be told from the shared content. */

@@ -3,7 +3,7 @@ import { asBridgeError } from '#bridge/wire/errors.js';
 import { checkJson, decodeText, type JsonScan } from '#bridge/wire/json-source.js';
 import { BaseDocument } from './base-document.js';
 import type { Policy } from './documents.js';
-import type { RegularFile } from './regular-file.js';
+import { DOCUMENT_BYTES_MAX, type RegularFile } from './regular-file.js';
 
 /** output.json: any valid JSON is the execution's output, the last close wins. */
 export class OutputDocument extends BaseDocument {
@@ -19,18 +19,21 @@ export class OutputDocument extends BaseDocument {
   /** What the name leads to at the end counts: it is committed, or what was committed before is taken back. */
   async finish(file: RegularFile | undefined): Promise<void> {
     await this.settled();
-    if (file !== undefined && !this.isPending(file)) return;
     try {
-      if (file !== undefined) await this.#finalCommit(file);
-      else await this.#takeBack();
+      if (file === undefined) await this.#takeBack();
+      else if (this.isInvalid(file)) await this.#spoilt(file);
+      else {
+        // A name that leads elsewhere now, through a symbolic link: what was stored of that file once was not the last.
+        if (!this.isDirty(file) && this.isNews(file)) this.markDirty(file);
+        if (this.isPending(file) && !(await this.commitAtEnd(file))) await this.#spoilt(file);
+      }
     } catch {
       // A commit that failed has warned when it happened.
     }
   }
 
-  async #finalCommit(file: RegularFile): Promise<void> {
-    if (await this.commitAtEnd(file)) return;
-    this.raw = decodeText(file.readAll());
+  async #spoilt(file: RegularFile): Promise<void> {
+    this.raw = file.size > DOCUMENT_BYTES_MAX ? '' : decodeText(file.readAll());
     await this.#takeBack();
   }
 
@@ -81,18 +84,17 @@ export class ConditionDocument extends BaseDocument {
   async finish(file: RegularFile | undefined, success: boolean): Promise<void> {
     await this.settled();
     try {
-      if (file === undefined) await this.#takeBack();
-      else if (this.isPending(file)) await this.#finalCommit(file);
+      if (file === undefined || this.isInvalid(file)) await this.#takeBack();
+      else {
+        if (!this.isDirty(file) && this.isNews(file)) this.markDirty(file);
+        if (this.isPending(file) && !(await this.commitAtEnd(file))) await this.#takeBack();
+      }
       if (this.#policy.commit === 'live' || this.value === null) return;
       if (success) await this.#set(this.value);
       else this.value = null;
     } catch {
       // A commit that failed has warned when it happened.
     }
-  }
-
-  async #finalCommit(file: RegularFile): Promise<void> {
-    if (!(await this.commitAtEnd(file))) await this.#takeBack();
   }
 
   protected override complaint(): string {

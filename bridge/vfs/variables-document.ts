@@ -1,6 +1,7 @@
+import { randomUUID } from 'node:crypto';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Runtime, VariablesEdit } from '#bridge/client/runtime.js';
-import { asBridgeError, BridgeError } from '#bridge/wire/errors.js';
+import { asBridgeError, BridgeError, CODES } from '#bridge/wire/errors.js';
 import {
   decodeText,
   JsonScan,
@@ -8,6 +9,11 @@ import {
   renderMembers,
   scanMembers,
 } from '#bridge/wire/json-source.js';
+import {
+  COMMIT_MEMBERS_MAX,
+  NAMESPACE_BYTES_MAX,
+  VARIABLE_OVERHEAD_BYTES,
+} from '#bridge/wire/limits.js';
 import { UPDATED, VariableKey } from '#bridge/wire/names.js';
 import type { Variable, VariableChange } from '#bridge/wire/protocol.js';
 import { BaseDocument, SLICE_BYTES } from './base-document.js';
@@ -36,13 +42,20 @@ export class VariablesDocument extends BaseDocument {
   readonly #merged: ReadonlySet<string>;
   /** on-success: what the script committed so far. */
   readonly #pending = new Map<string, string | null>();
+  /** on-success: what the script had read of a merged key before it first set it. */
+  readonly #pendingBases = new Map<string, string | null>();
+  /** on-success: merged keys that were deleted before they were set. */
+  readonly #pendingResets = new Set<string>();
   /** What a process read last, by process id, for it and its ancestors; 0 = the execution. */
-  readonly #read = new Map<number, Members>();
-  readonly #bases = new WeakMap<DocumentDraft, Members>();
-  /** Where it cannot be told what was read, and so nothing counts as read: what it was most likely. */
-  readonly #likely = new WeakMap<Members, Members>();
-  /** on-success: what the script had read of a key before it first set it. */
-  readonly #pendingBases = new Map<string, string>();
+  readonly #read = new Map<number, Base>();
+  readonly #bases = new WeakMap<DocumentDraft, Base>();
+  /** Commits whose answer never came: they are made again, the same, before any other. */
+  readonly #unsettled: Unsettled[] = [];
+  #settling: Promise<void> | undefined;
+  /** What an unsettled commit was based on, to what it wrote: once it is settled, that is the base. */
+  readonly #superseded = new WeakMap<Members, Members>();
+  /** The members that a file was found to hold, at one of its versions. */
+  readonly #scanned = new WeakMap<RegularFile, { version: number; members: Members }>();
   /** Which processes a handle was opened for reading by. */
   readonly #readers = new WeakMap<DocumentDraft, readonly number[]>();
   /** Members of a file's committed content. */
@@ -68,7 +81,7 @@ export class VariablesDocument extends BaseDocument {
     this.#policy = policy;
     this.#merged = new Set(merged);
     for (const variable of variables) this.#learn(variable);
-    this.#read.set(EXECUTION, this.#view());
+    this.#read.set(EXECUTION, { seen: this.#view(), isCertain: true });
   }
 
   get outcome(): Outcome['variables'] {
@@ -113,29 +126,37 @@ export class VariablesDocument extends BaseDocument {
   async finish(file: RegularFile | undefined, success: boolean): Promise<void> {
     await this.settled();
     if (file !== undefined) await this.#finalCommit(file);
-    if (this.#policy.commit === 'live') return;
+    if (this.#policy.commit === 'live') {
+      await this.#settle().catch((error: unknown) => this.#failed(asBridgeError(error).message));
+      return;
+    }
     if (!success || this.#pending.size === 0) {
       this.#set.clear();
       this.#deleted.clear();
       return;
     }
-    const set: [VariableKey, string][] = [];
-    const deleted: VariableKey[] = [];
-    for (const [key, text] of this.#pending) {
-      if (text === null) deleted.push(VariableKey.parse(key));
-      else set.push([VariableKey.parse(key), text]);
-    }
     try {
-      const bases = set.flatMap(([key]): [VariableKey, string][] => {
-        const base = this.#pendingBases.get(key);
-        return base === undefined ? [] : [[key, base]];
-      });
-      this.#committed(await this.#runtime.commitVariables({ set, delete: deleted, bases }));
+      this.#committed(await this.#runtime.commitVariables(this.#pendingEdit()));
     } catch (error) {
       this.#set.clear();
       this.#deleted.clear();
       this.#failed(asBridgeError(error).message);
     }
+  }
+
+  #pendingEdit(): VariablesEdit {
+    const set: [VariableKey, string][] = [];
+    const deleted: VariableKey[] = [];
+    for (const [name, text] of this.#pending) {
+      const key = VariableKey.parse(name);
+      if (text !== null) set.push([key, text]);
+      if (text === null || this.#pendingResets.has(name)) deleted.push(key);
+    }
+    const bases = set.flatMap(([key]): [VariableKey, string | null][] => {
+      const base = this.#pendingBases.get(key);
+      return base === undefined ? [] : [[key, base]];
+    });
+    return { id: randomUUID(), set, delete: deleted, bases };
   }
 
   protected override noticed(
@@ -146,9 +167,9 @@ export class VariablesDocument extends BaseDocument {
   ): void {
     const family = processFamily(caller.pid);
     if (reads) {
-      const members = this.#contentOf(file);
-      this.#remember(family, members);
-      this.#bases.set(draft, members);
+      const base = this.#contentOf(file);
+      this.#remember(family, base);
+      this.#bases.set(draft, base);
       this.#readers.set(draft, family);
     } else this.#bases.set(draft, this.#baseOf(family));
   }
@@ -160,10 +181,10 @@ export class VariablesDocument extends BaseDocument {
   protected override readEnded(draft: DocumentDraft): void {
     const family = this.#readers.get(draft);
     if (family === undefined || draft.isAlone) return;
-    const nothing: Members = new Map();
-    this.#likely.set(nothing, this.#bases.get(draft) ?? this.#view());
-    this.#bases.set(draft, nothing);
-    for (const pid of family.length === 0 ? [EXECUTION] : family) this.#read.set(pid, nothing);
+    const { seen } = this.#bases.get(draft) ?? this.#contentOf(draft.file);
+    const base = { seen, isCertain: false };
+    this.#bases.set(draft, base);
+    for (const pid of family.length === 0 ? [EXECUTION] : family) this.#read.set(pid, base);
   }
 
   protected override readonly scanKind = 'members';
@@ -176,31 +197,40 @@ export class VariablesDocument extends BaseDocument {
     const family = processFamily(caller.pid);
     if (draft !== undefined) this.readEnded(draft); // r+: the same doubt, if others wrote meanwhile
     const base = (draft && this.#bases.get(draft)) ?? this.#baseOf(family);
-    const seen = this.#likely.get(base) ?? base;
+    const version = draft === undefined || draft.isAlone ? file.contentVersion : undefined;
     return (document, content) => {
       const written = this.#membersOf(document, content);
-      return written && this.#commitAndShow(file, written, { base, seen }, draft, family);
+      if (written === undefined) return undefined;
+      if (version !== undefined) this.#scanned.set(file, { version, members: written });
+      return this.#commitAndShow(file, written, base, draft, family);
     };
   }
 
   async #commitAndShow(
     file: RegularFile,
     written: Members,
-    { base, seen }: { readonly base: Members; readonly seen: Members },
+    base: Base,
     draft: DocumentDraft | undefined,
     family: readonly number[],
   ): Promise<void> {
     try {
-      const difference = new MemberDiff(base, written, !this.#policy.exact);
+      if (this.#unsettled.length > 0) await this.#settle();
+      let { seen } = base;
+      for (let next: Members | undefined = seen; next !== undefined; ) {
+        seen = next;
+        next = this.#superseded.get(seen);
+      }
+      const difference = new MemberDiff(seen, written, !this.#policy.exact, base.isCertain);
       while (!difference.step(SLICE_BYTES)) await nextTurn();
-      await this.#commit(checkKeys(difference.edit, seen));
+      await this.#commit(this.#editOf(difference.edit, seen), seen, written);
     } catch (error) {
       this.#failed(asBridgeError(error).message);
       throw error;
     }
     this.#updated = written.get(UPDATED) ?? this.#updated;
-    if (draft !== undefined) this.#bases.set(draft, written);
-    this.#remember(family, written);
+    const now = { seen: written, isCertain: true };
+    if (draft !== undefined) this.#bases.set(draft, now);
+    this.#remember(family, now);
     this.#contents.set(file, written);
     const mixed = draft?.isAlone === false;
     if (this.hasDirtyDrafts || (!mixed && showSame(written, this.#view()))) return;
@@ -210,21 +240,62 @@ export class VariablesDocument extends BaseDocument {
     if (draft !== undefined) await shown;
   }
 
-  async #commit(edit: VariablesEdit): Promise<void> {
+  async #commit(edit: VariablesEdit, seen: Members, written: Members): Promise<void> {
     if (edit.set.length === 0 && edit.delete.length === 0) return;
-    if (this.#policy.commit === 'live') {
-      const changes = await this.#runtime.commitVariables(edit);
+    if (this.#policy.commit === 'live') await this.#send({ edit, seen, written });
+    else this.#keep(edit);
+  }
+
+  /** A failure after which nobody knows whether the server has done it leaves the commit unsettled. */
+  async #send(commit: Unsettled): Promise<void> {
+    try {
+      const changes = await this.#runtime.commitVariables(commit.edit);
       for (const change of changes) this.#learn(change);
       this.#committed(changes);
-      return;
+    } catch (error) {
+      if (CODES[asBridgeError(error).code].retry && !this.#unsettled.includes(commit))
+        this.#unsettled.push(commit);
+      throw error;
     }
-    const bases = new Map<string, string>(edit.bases);
-    for (const [key, text] of edit.set) {
-      const base = bases.get(key);
-      if (base !== undefined && !this.#pending.has(key)) this.#pendingBases.set(key, base);
-      this.#pending.set(key, text);
-    }
+  }
+
+  /** Makes the unsettled commits again, in their order and under their ids, so that each is done once. */
+  async #settle(): Promise<void> {
+    this.#settling ??= (async () => {
+      for (let commit = this.#unsettled[0]; commit !== undefined; commit = this.#unsettled[0]) {
+        await this.#send(commit);
+        this.#unsettled.shift();
+        this.#superseded.set(commit.seen, commit.written);
+      }
+    })().finally(() => {
+      this.#settling = undefined;
+    });
+    await this.#settling;
+  }
+
+  /** on-success: kept until the end. @throws BridgeError `quota` for what the server would refuse then */
+  #keep(edit: VariablesEdit): void {
+    const before = new Map(this.#pending);
+    for (const [key, text] of edit.set) this.#pending.set(key, text);
     for (const key of edit.delete) this.#pending.set(key, null);
+    const view = this.#view();
+    let bytes = 0;
+    for (const [key, text] of view)
+      bytes += Buffer.byteLength(key) + Buffer.byteLength(text) + VARIABLE_OVERHEAD_BYTES;
+    if (bytes > NAMESPACE_BYTES_MAX || this.#pending.size > COMMIT_MEMBERS_MAX) {
+      this.#pending.clear();
+      for (const [key, text] of before) this.#pending.set(key, text);
+      throw new BridgeError(
+        'quota',
+        `the variables would take ${bytes} bytes, of ${NAMESPACE_BYTES_MAX}, and ${this.#pending.size} changes, of ${COMMIT_MEMBERS_MAX}`,
+      );
+    }
+    for (const [key, base] of edit.bases) {
+      if (before.get(key) === null) {
+        this.#pendingResets.add(key);
+        this.#pendingBases.set(key, null);
+      } else if (!before.has(key)) this.#pendingBases.set(key, base);
+    }
   }
 
   /** What the run has changed, as it was stored: a merge policy may have made something else of what was written. */
@@ -281,25 +352,29 @@ export class VariablesDocument extends BaseDocument {
     return this.#membersOf(document, content);
   }
 
-  #contentOf(file: RegularFile): Members {
+  /** What a process that opens `file` now will read. */
+  #contentOf(file: RegularFile): Base {
     const known = this.#contents.get(file);
-    if (known !== undefined && !this.isDirty(file)) return known;
-    // Read in the middle of someone's write: what is not there cannot be missed, so nothing is deleted because of it.
-    if (file.size > SLICE_BYTES) return new Map();
-    return this.#parse(file.readAll()) ?? new Map();
+    if (known !== undefined && !this.isDirty(file)) return { seen: known, isCertain: true };
+    const scanned = this.#scanned.get(file);
+    if (scanned?.version === file.contentVersion) return { seen: scanned.members, isCertain: true };
+    const members = file.size > SLICE_BYTES ? undefined : this.#parse(file.readAll());
+    if (members !== undefined) return { seen: members, isCertain: true };
+    // In the middle of someone's write: what stood there before is the best guess, and what is not there is not missed.
+    return { seen: known ?? this.#view(), isCertain: false };
   }
 
-  #baseOf(family: readonly number[]): Members {
+  #baseOf(family: readonly number[]): Base {
     for (const pid of family) {
-      const members = this.#read.get(pid);
-      if (members !== undefined) return members;
+      const base = this.#read.get(pid);
+      if (base !== undefined) return base;
     }
-    return this.#read.get(EXECUTION) ?? new Map();
+    return this.#read.get(EXECUTION) ?? { seen: new Map(), isCertain: false };
   }
 
-  #remember(family: readonly number[], members: Members): void {
-    this.#read.set(EXECUTION, members);
-    for (const pid of family) this.#read.set(pid, members);
+  #remember(family: readonly number[], base: Base): void {
+    this.#read.set(EXECUTION, base);
+    for (const pid of family) this.#read.set(pid, base);
     // Processes end without telling us; the oldest entries are theirs.
     for (const pid of this.#read.keys()) {
       if (this.#read.size <= READERS_MAX) break;
@@ -347,6 +422,19 @@ export class VariablesDocument extends BaseDocument {
     if (current instanceof RegularFile && current.document === this) await this.render();
   }
 
+  /** `seen`: what the writer had read. @throws BridgeError `invalid` naming the first key that cannot be stored */
+  #editOf(edit: MemberDiff['edit'], seen: Members): VariablesEdit {
+    const set = [...edit.set].map(([key, text]) => [checkedKey(key), text] as const);
+    return {
+      id: randomUUID(),
+      set,
+      delete: [...edit.delete].map(checkedKey),
+      bases: set.flatMap(([key]) =>
+        this.#merged.has(key) ? [[key, seen.get(key) ?? null] as const] : [],
+      ),
+    };
+  }
+
   #failed(why: string): void {
     this.warn(`Warning: Failed to persist variable changes: ${why}`);
   }
@@ -360,24 +448,26 @@ const EXECUTION = 0;
 /** Processes whose last read is remembered; a script with more at once falls back to its ancestors' reads. */
 const READERS_MAX = 4096;
 
-/** `seen`: what the writer had read. @throws BridgeError `invalid` naming the first key that cannot be stored */
-function checkKeys(edit: MemberDiff['edit'], seen: Members): VariablesEdit {
-  const check = (key: string): VariableKey => {
-    const result = VariableKey.safeParse(key);
-    if (result.success) return result.data;
-    const shown = JSON.stringify(key.slice(0, 64));
-    throw new BridgeError(
-      'invalid',
-      `variable ${shown}: ${result.error.issues[0]?.message ?? 'not a key'}`,
-    );
-  };
-  const set = [...edit.set].map(([key, text]) => [check(key), text] as const);
-  return {
-    set,
-    delete: [...edit.delete].map(check),
-    bases: set.flatMap(([key]) => {
-      const base = seen.get(key);
-      return base === undefined ? [] : [[key, base] as const];
-    }),
-  };
+/** What a writer had read. */
+interface Base {
+  readonly seen: Members;
+  /** False: it may have been something else, so nothing that is left out counts as deleted. */
+  readonly isCertain: boolean;
+}
+
+interface Unsettled {
+  readonly edit: VariablesEdit;
+  readonly seen: Members;
+  readonly written: Members;
+}
+
+/** @throws BridgeError `invalid` */
+function checkedKey(key: string): VariableKey {
+  const result = VariableKey.safeParse(key);
+  if (result.success) return result.data;
+  const shown = JSON.stringify(key.slice(0, 64));
+  throw new BridgeError(
+    'invalid',
+    `variable ${shown}: ${result.error.issues[0]?.message ?? 'not a key'}`,
+  );
 }

@@ -24,9 +24,12 @@ export class MemberDiff {
   readonly #base: Members;
   readonly #written: Members;
   readonly #guard: boolean;
+  readonly #mayDelete: boolean;
   readonly #left: Iterator<[string, string]>;
 
-  constructor(base: Members, written: Members, guard: boolean) {
+  /** `mayDelete` false: it is not certain that the writer had read `base`, so nothing it leaves out is deleted. */
+  constructor(base: Members, written: Members, guard: boolean, mayDelete = true) {
+    this.#mayDelete = mayDelete;
     this.#base = base;
     this.#written = written;
     this.#guard = guard;
@@ -51,7 +54,7 @@ export class MemberDiff {
   }
 
   #delete(): void {
-    if (this.#guard && isUpsertOfOneKey(this.#written)) return;
+    if (!this.#mayDelete || (this.#guard && isUpsertOfOneKey(this.#written))) return;
     for (const key of this.#base.keys())
       if (key !== UPDATED && !this.#written.has(key)) this.edit.delete.add(key);
   }

@@ -25,8 +25,14 @@ export interface Versions {
 }
 
 /**
+ * What may be merged: merging looks at every element, while everybody else's commits wait. As a list it is thousands of
+ * elements; who has more uses several variables.
+ */
+const MERGED_BYTES_MAX = 256 * 1024;
+
+/**
  * The text to store. Numbers may stand in strings, as bash writes them; the result is then a string too.
- * @throws BridgeError `invalid` when the policy does not fit the values
+ * @throws BridgeError `invalid` when the policy does not fit the values, `too_large` beyond 256 KiB
  */
 export function combine(policy: MergePolicy, key: string, versions: Versions): string {
   const { stored, base, written } = versions;
@@ -35,9 +41,13 @@ export function combine(policy: MergePolicy, key: string, versions: Versions): s
       'invalid',
       `variable ${JSON.stringify(key)} is merged by "${policy}", so ${what}; see: cronium var policy`,
     );
+  if (policy === 'last') return written;
+  if (Math.max(stored?.length ?? 0, base?.length ?? 0, written.length) > MERGED_BYTES_MAX)
+    throw new BridgeError(
+      'too_large',
+      `variable ${JSON.stringify(key)} is merged by "${policy}", which takes at most ${MERGED_BYTES_MAX} bytes`,
+    );
   switch (policy) {
-    case 'last':
-      return written;
     case 'add': {
       const [to, from, by] = [stored ?? '0', base ?? '0', written].map(numberIn);
       if (to === undefined || from === undefined || by === undefined)
@@ -105,9 +115,6 @@ function elementsOf(text: string): Map<string, string> | undefined {
   return elements && new Map(elements.map((element) => [canonical(element), element]));
 }
 
-/** A token of valid JSON: a string, a mark, or a number or literal. White space is between them. */
-const TOKENS = /"(?:[^"\\]|\\.)*"|[[\]{},:]|[^\s[\]{},:"]+/gy;
-
 /** Source texts of the elements of a valid JSON array; undefined for any other value. */
 function splitArray(text: string): string[] | undefined {
   if (!text.startsWith('[')) return undefined;
@@ -139,15 +146,30 @@ function canonical(text: string): string {
   return result;
 }
 
+/** Tokens of valid JSON: strings, marks, and numbers or literals. White space is between them. */
 function* tokens(text: string): Generator<{ token: string; at: number }> {
   for (let at = 0; at < text.length; ) {
-    TOKENS.lastIndex = at;
-    const match = TOKENS.exec(text);
-    if (match === null) {
-      at++; // white space
+    const c = text.charAt(at);
+    if (SPACE.includes(c)) {
+      at++;
       continue;
     }
-    yield { token: match[0], at };
-    at += match[0].length;
+    let end = at + 1;
+    if (c === '"') {
+      while (text.charAt(end) !== '"') end += text.charAt(end) === '\\' ? 2 : 1;
+      end++;
+    } else if (!MARKS.includes(c)) {
+      while (
+        end < text.length &&
+        !MARKS.includes(text.charAt(end)) &&
+        !SPACE.includes(text.charAt(end))
+      )
+        end++;
+    }
+    yield { token: text.slice(at, end), at };
+    at = end;
   }
 }
+
+const SPACE = ' \t\n\r';
+const MARKS = '[]{},:';

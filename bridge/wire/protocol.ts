@@ -136,9 +136,12 @@ export const SERVER_OPERATIONS = {
     caller: 'channel',
     params: z.strictObject({
       ...Edit,
-      /** What the writer had read of the keys it sets, for those that are merged by a policy. Left out: there was none. */
+      /**
+       * What the writer had read of those keys it sets that it knows to have a merge policy; null = there was none. A key that
+       * is not here is not merged: the policy came after the execution had begun.
+       */
       bases: z
-        .array(z.tuple([VariableKey, z.string().max(VALUE_BYTES_MAX)]))
+        .array(z.tuple([VariableKey, z.string().max(VALUE_BYTES_MAX).nullable()]))
         .max(COMMIT_MEMBERS_MAX),
       /** The same when the call is made again after a lost connection: what is merged is then merged once. */
       commitId: z.uuid(),

@@ -4,6 +4,7 @@ import { ExecutionId } from '#bridge/wire/names.js';
 import type { Params, Result, ServerOperations } from '#bridge/wire/protocol.js';
 import type { Key, Store } from '#server/store/store.js';
 import { packRecord, unpackRecord } from './record.js';
+import { mergesKeyOf } from './variables.js';
 
 type Create = Params<ServerOperations, 'execution.create'>;
 type Finish = Params<ServerOperations, 'execution.finish'>;
@@ -45,7 +46,7 @@ export class Executions {
     const key: Key = ['exec', id, 'end'];
     const committed = await this.#store.commit({
       checks: [{ key, version: 0 }],
-      ops: [{ put: key, value: packRecord(end) }],
+      ops: [{ put: key, value: packRecord(end) }, { del: mergesKeyOf(id) }],
     });
     if (!committed.ok) throw new BridgeError('denied', `execution ${id} has ended`);
   }

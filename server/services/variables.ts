@@ -18,6 +18,7 @@ type VariableRecord = {
   readonly by: string;
 };
 
+/** A key that is both set and deleted is deleted; one that is merged is deleted first, and then set. */
 export interface Edit {
   readonly set: readonly (readonly [VariableKey, string])[];
   readonly delete: readonly VariableKey[];
@@ -25,8 +26,8 @@ export interface Edit {
   readonly merge?: {
     /** Made again under the same id, an edit is not merged again. */
     readonly commitId: string;
-    /** What the execution had read of the keys it sets. */
-    readonly bases: readonly (readonly [VariableKey, string])[];
+    /** What the execution had read of the keys it sets; null = there was none. A key that is not here is not merged. */
+    readonly bases: readonly (readonly [VariableKey, string | null])[];
   };
 }
 
@@ -41,8 +42,37 @@ interface Size {
   pending: number;
 }
 
-/** What a merging edit has made, kept until its execution ends. */
-type MergeRecord = { readonly changes: readonly Omit<VariableChange, 'version'>[] };
+/** What a merging edit has made, for a caller whose answer got lost. */
+interface Done {
+  /** The edit's commit id. */
+  readonly id: string;
+  /** 0 = that of the record itself. */
+  readonly version: number;
+  readonly updatedAt: number;
+  /** Key, order, and what the merge made of it; null = as the edit says. */
+  readonly keys: readonly (readonly [VariableKey, number, string | null])[];
+}
+
+interface Merges {
+  readonly version: number;
+  readonly done: readonly Done[];
+}
+
+/** An execution has a few commits under way at once, and asks again for none that was answered. */
+const DONE_MAX = 16;
+const DONE_BYTES_MAX = 256 * 1024;
+
+/** The newest of them, as many as may be kept; always the very last. */
+function lastOf(done: readonly Done[]): Done[] {
+  const kept: Done[] = [];
+  let bytes = 0;
+  for (const one of [...done].reverse()) {
+    for (const [key, , text] of one.keys) bytes += bytesOf(key, text ?? '');
+    if (kept.length > 0 && (kept.length >= DONE_MAX || bytes > DONE_BYTES_MAX)) break;
+    kept.unshift(one);
+  }
+  return kept;
+}
 
 /** Keys that are merged: by which policy, and with what their writer had read. */
 type Merged = ReadonlyMap<
@@ -102,9 +132,8 @@ export class Variables {
     const merged = new Map(
       edit.set.flatMap(([key]) => {
         const policy = policies.get(key);
-        return policy === undefined
-          ? []
-          : [[key, { policy, base: bases.get(key) ?? null }] as const];
+        const base = bases.get(key);
+        return policy === undefined || base === undefined ? [] : [[key, { policy, base }] as const];
       }),
     );
     if (merged.size === 0) return await this.#write(namespace, edit, by, merged);
@@ -122,14 +151,26 @@ export class Variables {
   }
 
   async #write(namespace: Namespace, edit: Edit, by: string, merged: Merged): Promise<Edited> {
-    const done = merged.size === 0 ? undefined : await this.#store.get(mergeKeyOf(by, edit));
-    if (done !== undefined)
-      return editedIn(done.version, unpackRecord<MergeRecord>(done.value).changes);
     for (let tries = 0; tries < MERGE_TRIES_MAX; tries++) {
-      const edited = await this.#tryWrite(namespace, edit, by, merged);
+      const made = merged.size === 0 ? undefined : await this.#merges(by);
+      const done = made?.done.find(({ id }) => id === edit.merge?.commitId);
+      if (done !== undefined) return doneAgain(done, edit);
+      const edited = await this.#tryWrite(namespace, edit, by, merged, made);
       if (edited !== undefined) return edited;
     }
     throw new BridgeError('conflict', 'others keep changing the same variables; try again');
+  }
+
+  /** The merging edits of an execution that may be asked for again, and the version of their record. */
+  async #merges(by: string): Promise<Merges> {
+    const entry = await this.#store.get(mergesKeyOf(by));
+    if (entry === undefined) return { version: 0, done: [] };
+    const { done } = unpackRecord<{ done: readonly Done[] }>(entry.value);
+    // The newest has not known its version when it was written: it is that of the record.
+    return {
+      version: entry.version,
+      done: done.map((one) => (one.version === 0 ? { ...one, version: entry.version } : one)),
+    };
   }
 
   /** Undefined: another server changed a variable that is merged, between its reading and the commit. */
@@ -138,10 +179,12 @@ export class Variables {
     edit: Edit,
     by: string,
     merged: Merged,
+    made: Merges | undefined,
   ): Promise<Edited | undefined> {
     const wanted = new Map<VariableKey, string | null>();
+    const deleted = new Set(edit.delete);
     for (const [key, text] of edit.set) wanted.set(key, text);
-    for (const key of edit.delete) wanted.set(key, null);
+    for (const key of deleted) if (!merged.has(key)) wanted.set(key, null);
     const updatedAt = this.#now();
     const keys = [...wanted.keys()];
     const entries = await Promise.all(
@@ -157,7 +200,8 @@ export class Variables {
       const how = merged.get(key);
       let text = written;
       if (how !== undefined && written !== null) {
-        text = combine(how.policy, key, { stored: before?.text ?? null, base: how.base, written });
+        const stored = deleted.has(key) ? null : (before?.text ?? null);
+        text = combine(how.policy, key, { stored, base: how.base, written });
         checks.push({ key: keyOf(namespace, key), version: entry?.version ?? 0 });
       }
       const existed = before !== undefined && before.text !== null;
@@ -171,8 +215,16 @@ export class Variables {
       (record): Op => ({ put: keyOf(namespace, record.key), value: packRecord(record) }),
     );
     const changes = written.map(({ key, text, order }) => ({ key, text, order, updatedAt }));
-    // For a caller whose answer gets lost: the record is of this commit, and so has its version.
-    if (merged.size > 0) ops.push({ put: mergeKeyOf(by, edit), value: packRecord({ changes }) });
+    if (made !== undefined) {
+      const done: Done = {
+        id: edit.merge?.commitId ?? '',
+        version: 0,
+        updatedAt,
+        keys: changes.map(({ key, text, order }) => [key, order, merged.has(key) ? text : null]),
+      };
+      ops.push({ put: mergesKeyOf(by), value: packRecord({ done: lastOf([...made.done, done]) }) });
+      checks.push({ key: mergesKeyOf(by), version: made.version });
+    }
     const size = await this.#reserve(namespace, growth);
     const committed = await this.#store.commit({ checks, ops }).finally(() => {
       size.pending -= growth;
@@ -180,13 +232,6 @@ export class Variables {
     if (!committed.ok) return undefined;
     size.stored += growth;
     return editedIn(committed.version, changes);
-  }
-
-  /** Forgets what was kept for an execution that has ended and makes no edit again. */
-  async executionEnded(by: string): Promise<void> {
-    const ops: Op[] = [];
-    for await (const { key } of this.#store.list(['merged', by])) ops.push({ del: key });
-    if (ops.length > 0) await this.#store.commit({ ops });
   }
 
   /** `listener` hears every change, with who made it, in commit order. Returns the stop. */
@@ -250,9 +295,26 @@ const keyOf = (namespace: Namespace, key: VariableKey): Key => [
   key,
 ];
 
-const mergeKeyOf = (by: string, { merge }: Edit): Key => ['merged', by, merge?.commitId ?? ''];
+/** Deleted in the commit that ends the execution. */
+export const mergesKeyOf = (executionId: string): Key => ['merged', executionId];
 
-const editedIn = (version: number, changes: MergeRecord['changes']): Edited => ({
+function doneAgain({ version, updatedAt, keys }: Done, edit: Edit): Edited {
+  const texts = new Map(edit.set);
+  return editedIn(
+    version,
+    keys.map(([key, order, text]) => ({
+      key,
+      order,
+      updatedAt,
+      text: text ?? texts.get(key) ?? null,
+    })),
+  );
+}
+
+const editedIn = (
+  version: number,
+  changes: readonly Omit<VariableChange, 'version'>[],
+): Edited => ({
   version,
   changes: changes.map((change) => ({ ...change, version })),
 });

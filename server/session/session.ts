@@ -216,7 +216,6 @@ export class Session {
       const channel = this.#channel(id);
       const { executionId } = channel.grant;
       await this.#services.executions.finish(executionId, params);
-      await this.#services.variables.executionEnded(executionId);
       this.#closeChannel(id);
       this.#log.info({ execution: executionId, status: params.status }, 'execution finished');
       return {};

@@ -62,7 +62,11 @@ export class FakeRuntime implements RunHost {
     ];
   }
 
+  /** Every edit that was asked for, in order. */
+  readonly edits: VariablesEdit[] = [];
+
   async commitVariables(edit: VariablesEdit): Promise<readonly VariableChange[]> {
+    this.edits.push(edit);
     const set = edit.set.map(([key, text]) => `${key}=${text}`);
     await this.#call(`variables ${[...set, ...edit.delete.map((key) => `-${key}`)].join(' ')}`);
     return [

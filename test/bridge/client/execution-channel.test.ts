@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
 import { Connection } from '#bridge/client/connection.js';
@@ -103,10 +104,20 @@ void t.test(
     await using _link = link;
     const ears = new Ears();
     using channel = await open(link, channels, ears);
-    await channel.commitVariables({ set: [[key('a'), '1']], delete: [], bases: [] });
+    await channel.commitVariables({
+      id: randomUUID(),
+      set: [[key('a'), '1']],
+      delete: [],
+      bases: [],
+    });
 
     await server.pause();
-    const during = channel.commitVariables({ set: [[key('b'), '2']], delete: [], bases: [] });
+    const during = channel.commitVariables({
+      id: randomUUID(),
+      set: [[key('b'), '2']],
+      delete: [],
+      bases: [],
+    });
     await server.variables.edit(
       { user: 'ada' },
       { set: [[key('c'), '3']], delete: [] },
@@ -172,7 +183,12 @@ void t.test(
       strangers,
     );
     t.not(a.executionId, b.executionId);
-    await a.commitVariables({ set: [[key('news'), '"x"']], delete: [], bases: [] });
+    await a.commitVariables({
+      id: randomUUID(),
+      set: [[key('news'), '"x"']],
+      delete: [],
+      bases: [],
+    });
     await eventually('the push arrived', () => theirs.changes.length > 0);
     t.match(theirs.changes, [{ key: 'news', text: '"x"' }]);
     t.same(mine.changes, []);

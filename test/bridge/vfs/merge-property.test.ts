@@ -39,6 +39,8 @@ const TEXTS = [
   'null',
   '-0.0',
 ];
+/** Merged by "add": every script adds to it what it likes, and the sum must come out. */
+const COUNTER = 'counter';
 const KEYS = ['a', 'b', 'c', 'd', 'key with spaces', '__proto__', 'ключ'];
 
 interface Meant {
@@ -58,6 +60,8 @@ class Script {
   /** What the edits of this script must be, in order; on-success: one, at the end. */
   readonly meant: Meant[] = [];
   readonly problems: string[] = [];
+  /** What it added to the counter in all. */
+  added = 0;
 
   constructor(
     bare: BareVolume,
@@ -81,7 +85,7 @@ class Script {
         input: '{}',
         event: '{}',
         variables: variables.map((variable) => ({ ...variable, text: variable.text ?? '' })),
-        merged: [],
+        merged: [COUNTER],
         policy: { commit: onSuccess ? 'on-success' : 'live', exact: false, strict: false },
         files: [],
       },
@@ -138,6 +142,11 @@ class Script {
       if (random.chance(0.3)) next.delete(key);
       else next.set(key, random.pick(TEXTS));
     }
+    if (random.chance(0.3)) {
+      const more = 1 + random.int(5);
+      next.set(COUNTER, String(Number(next.get(COUNTER) ?? 0) + more));
+      this.added += more;
+    }
     const text = random.chance(0.5) ? renderMembers(next) : rewritten(next);
     const written = scanMembers(text) ?? new Map<string, string>();
     this.#mean(written);
@@ -166,6 +175,7 @@ class Script {
       deleted: new Set(),
     };
     for (const [key, text] of written) {
+      if (key === COUNTER) continue;
       const before = this.#memory.get(key);
       if (before !== undefined && isRewriteOf(before, text)) continue;
       meant.set.set(key, text);
@@ -196,10 +206,13 @@ async function round(seed: number): Promise<string[]> {
   const random = new Random(seed);
   using bare = new BareVolume();
   const store = new MemoryStore();
-  const variables = new Variables(store, new MergePolicies(store));
+  const policies = new MergePolicies(store);
+  await policies.set(ADA, VariableKey.parse(COUNTER), 'add');
+  const variables = new Variables(store, policies);
   const key = (name: string) => VariableKey.parse(name);
   const start = KEYS.slice(0, 4).map((name, i) => [key(name), TEXTS[i] ?? '1'] as const);
-  await variables.edit(ADA, { set: start, delete: [] }, 'operator:test');
+  const set = [...start, [key(COUNTER), '0'] as const];
+  await variables.edit(ADA, { set, delete: [] }, 'operator:test');
   const model = new Map<string, string>(start);
   const problems: string[] = [];
 
@@ -212,11 +225,14 @@ async function round(seed: number): Promise<string[]> {
     const committed: string[] = [];
     const host: RunHost = {
       commitVariables: async (edit: VariablesEdit) => {
-        committed.push(shown(edit.set, edit.delete));
+        const others = edit.set.filter(([name]) => name !== COUNTER);
+        if (others.length + edit.delete.length > 0) committed.push(shown(others, edit.delete));
         await later();
-        const { changes } = await variables.edit(ADA, edit, id);
+        const merge = { commitId: edit.id, bases: edit.bases };
+        const { changes } = await variables.edit(ADA, { ...edit, merge }, id);
         for (const { key: name, text } of changes)
-          if (text === null) model.delete(name);
+          if (name === COUNTER) continue;
+          else if (text === null) model.delete(name);
           else model.set(name, text);
         await later();
         return changes;
@@ -239,7 +255,11 @@ async function round(seed: number): Promise<string[]> {
     if (JSON.stringify(meant) !== JSON.stringify(committed))
       problems.push(`run-${n} meant ${meant.join(' ')} and committed ${committed.join(' ')}`);
   }
-  const stored = (await variables.list(ADA)).map(({ key: name, text }) => [name, text] as const);
+  const all = (await variables.list(ADA)).map(({ key: name, text }) => [name, text] as const);
+  const stored = all.filter(([name]) => name !== COUNTER);
+  const sum = scripts.reduce((total, { script }) => total + script.added, 0);
+  const counted = all.find(([name]) => name === COUNTER)?.[1];
+  if (counted !== String(sum)) problems.push(`added ${sum} in all, counted ${counted}`);
   if (shown(stored, []) !== shown(model, []))
     problems.push(`stored ${shown(stored, [])}, by the commits ${shown(model, [])}`);
   problems.push(...bare.errors.map(String));

@@ -24,7 +24,7 @@ class Servers {
 const write = (text: string, base: string | undefined, commitId: string = randomUUID()) => ({
   set: [[HITS, text] as const],
   delete: [],
-  merge: { commitId, bases: base === undefined ? [] : [[HITS, base] as const] },
+  merge: { commitId, bases: [[HITS, base ?? null] as const] },
 });
 
 void t.test(
@@ -56,11 +56,6 @@ void t.test(
     await servers.first.edit(ADA, write('1', undefined), 'run-2');
     t.strictSame(await servers.second.edit(ADA, write('5', undefined, commitId), 'run-1'), first);
     t.equal(await servers.text(), '6');
-
-    await servers.first.executionEnded('run-1');
-    const left: unknown[] = [];
-    for await (const entry of servers.store.list(['merged', 'run-1'])) left.push(entry.key);
-    t.same(left, [], 'nothing is kept of an execution that has ended');
   },
 );
 
