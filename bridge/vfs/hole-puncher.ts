@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import type { Socket } from 'node:net';
 import { EIO, type FsError } from './fs-error.js';
 
 /**
@@ -34,6 +35,7 @@ class HolePuncher {
     const [job] = this.#jobs;
     if (job === undefined) return;
     this.#shell ??= this.#start();
+    hold(this.#shell, true);
     this.#shell.stdin?.write(job.line);
   }
 
@@ -56,10 +58,6 @@ class HolePuncher {
     shell.stdin.on('error', gone);
     shell.on('error', gone);
     shell.on('exit', gone);
-    // It must not keep the process from ending; its input then ends, and so does it.
-    shell.unref();
-    for (const stream of [shell.stdin, shell.stdout])
-      (stream as unknown as { unref(): void }).unref();
     return shell;
   }
 
@@ -70,8 +68,17 @@ class HolePuncher {
     if (code === 0) job?.done(true);
     else if (code === 127 || /not supported/i.test(answer)) job?.done(false);
     else job?.failed(EIO);
-    this.#next();
+    if (this.#jobs.length > 0) this.#next();
+    else if (this.#shell !== undefined) hold(this.#shell, false);
   }
+}
+
+/** Idle it must not keep the process from ending (its input then ends, and so does it); at work it must. */
+function hold(shell: ChildProcess, atWork: boolean): void {
+  // Both streams are sockets, which the types do not say.
+  for (const one of [shell, shell.stdin, shell.stdout] as (Pick<Socket, 'ref' | 'unref'> | null)[])
+    if (atWork) one?.ref();
+    else one?.unref();
 }
 
 export const holePuncher = new HolePuncher();
