@@ -130,16 +130,23 @@ async function runForPerson(
   io: Io,
 ): Promise<number> {
   const shown = new Set<string>();
+  /** Streams that wait for their reader. */
+  const full = new Set<NodeJS.WriteStream>();
   const result = await call(mountd, request, io, ({ stream, data }) => {
     const text = stream === 'stderr' ? Buffer.from(data).toString('utf8') : '';
     if (text.startsWith('Warning: ')) shown.add(text.trimEnd());
     const target = stream === 'stdout' ? process.stdout : process.stderr;
-    if (target.write(data) || target.destroyed) return;
-    // A slow reader slows the script down, not our memory up; one that has gone is no reader.
+    if (target.write(data) || target.destroyed || full.has(target)) return;
+    // A slow reader slows the script down, not our memory up; one that has gone is no reader. What was read from mountd before
+    // the pause still comes here.
+    full.add(target);
     mountd.pause();
-    const resume = () => mountd.resume();
-    target.once('drain', resume);
-    target.once('close', resume);
+    const resume = () => {
+      full.delete(target);
+      target.off('drain', resume).off('close', resume);
+      if (full.size === 0) mountd.resume();
+    };
+    target.on('drain', resume).on('close', resume);
   });
   const {
     status,
