@@ -182,6 +182,25 @@ import os; os.rename('small', 'output.json'); closer.join()`);
     },
   );
 
+  await t.test(
+    'names nobody could use are refused at the close; any other is kept as it is',
+    async (t) => {
+      const runtime = new FakeRuntime();
+      await using tree = await mount.tree(runtime);
+      const { stdout } = await tree.python(`
+import errno
+for text in ('{"": 1}', '{"a\\nb": 1}', '{"k": NaN}', '{"k": Infinity}', '{"k": 1} // x', '\ufeff{"k": 1}', '{"k": ', '{"__proto__": 1, "constructor": 2, "ü \\"": 3}'):
+    try:
+        with open('variables.json', 'w') as f: f.write(text)
+        print('ok')
+    except OSError as e: print(errno.errorcode[e.errno])`);
+      t.equal(stdout, 'EINVAL\nEINVAL\nok\nok\nok\nok\nok\nok\n');
+      const { warnings } = await tree.mounted.finish(true);
+      t.same(shown(runtime), ['__proto__=1 constructor=2 ü "=3 |  | ']);
+      t.match(warnings, [/variable "": a variable key cannot be empty/, /variable "a\\nb"/]);
+    },
+  );
+
   await t.test('reserving room in variables.json changes nothing of it', async (t) => {
     const runtime = new FakeRuntime({ a: '1' });
     await using tree = await mount.tree(runtime);
