@@ -189,7 +189,7 @@ import os; os.rename('small', 'output.json'); closer.join()`);
       await using tree = await mount.tree(runtime);
       const { stdout } = await tree.python(`
 import errno
-for text in ('{"": 1}', '{"a\\nb": 1}', '{"k": NaN}', '{"k": Infinity}', '{"k": 1} // x', '\ufeff{"k": 1}', '{"k": ', '{"__proto__": 1, "constructor": 2, "ü \\"": 3}'):
+for text in ('{"": 1}', '{"a\\\\nb": 1}', '{"k": NaN}', '{"k": Infinity}', '{"k": 1} // x', '\ufeff{"k": 1}', '{"k": ', '{"__proto__": 1, "constructor": 2, "ü \\\\"": 3}'):
     try:
         with open('variables.json', 'w') as f: f.write(text)
         print('ok')
