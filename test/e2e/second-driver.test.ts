@@ -72,7 +72,7 @@ void t.test('cronium up --driver fuse-native serves unmodified scripts', options
 });
 
 void t.test('an unknown driver is refused with the known ones', options, async (t) => {
-  const cronium = new TestInstallation();
+  await using cronium = new TestInstallation();
   t.match(await cronium.cronium(['up', '--driver', 'nfs']), {
     code: 2,
     stderr: /--driver nfs: there are kernel and fuse-native/,
