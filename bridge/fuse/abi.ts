@@ -148,7 +148,6 @@ export const FATTR = {
   KILL_SUIDGID: 1 << 11,
 } as const;
 
-export const WRITE_CACHE = 1 << 0;
 export const WRITE_KILL_SUIDGID = 1 << 2;
 export const OPEN_KILL_SUIDGID = 1 << 0;
 
@@ -165,5 +164,4 @@ export const POLL_SCHEDULE_NOTIFY = 1 << 0;
 
 /** enum fuse_notify_code */
 export const NOTIFY_POLL = 1;
-export const NOTIFY_INVAL_INODE = 2;
 export const NOTIFY_INVAL_ENTRY = 3;

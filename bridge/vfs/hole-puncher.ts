@@ -6,7 +6,8 @@ import { EIO, type FsError } from './fs-error.js';
  * Makes holes with fallocate(1) of util-linux, which every Debian has: Node cannot call fallocate(2). One shell does it for the
  * whole process, a line in and a line out, so that nothing is forked on the thread that answers the kernel.
  */
-const SHELL_TEXT = `while read -r offset length path; do
+const SHELL_TEXT = `set -f # what fallocate says is put on one line, and nothing else is made of it
+while read -r offset length path; do
   said=$(LC_ALL=C fallocate --punch-hole --offset "$offset" --length "$length" -- "$path" 2>&1)
   echo "$?" $said
 done`;
@@ -17,7 +18,7 @@ interface Job {
   readonly failed: (error: FsError) => void;
 }
 
-/** Jobs are done one after the other; a tree has one at a time (Content.punch is awaited under the inode's lock). */
+/** Jobs are done one after the other; a file has one at a time, since Content.punch is awaited under the inode's lock. */
 class HolePuncher {
   #shell: ChildProcess | undefined;
   readonly #jobs: Job[] = [];
