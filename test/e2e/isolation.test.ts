@@ -111,11 +111,8 @@ cat mine; ls | grep -c mine; ls /cronium | sort | tr '\\n' ' '; ls -d /cronium/.
     'the container has no network, no privilege, a read-only root and its own limits',
     async (t) => {
       const inspected = cronium.run('sh', 'sleep 3', '--memory', '100m', '--cpus', '0.5');
-      await eventually('the container runs', async () => (await cronium.containers()).length > 0);
-      const [info] = await cronium.containers();
-      const container = new Docker({ socketPath: '/var/run/docker.sock' }).getContainer(
-        info?.Id ?? '',
-      );
+      const { Id } = await cronium.runningContainer();
+      const container = new Docker({ socketPath: '/var/run/docker.sock' }).getContainer(Id);
       const { HostConfig, Config, NetworkSettings } = await container.inspect();
       t.match(HostConfig, {
         NetworkMode: 'none',
@@ -162,13 +159,10 @@ cat mine; ls | grep -c mine; ls /cronium | sort | tr '\\n' ' '; ls -d /cronium/.
     'a container killed by someone else is a killed execution, with what it had committed',
     async (t) => {
       const running = cronium.run('sh', 'cronium_output 1; sleep 60');
-      await eventually(
-        'the container runs',
-        async () => (await cronium.containers())[0]?.State === 'running',
-      );
+      const info = await cronium.runningContainer();
       await new Promise((resolve) => setTimeout(resolve, 700));
-      const [info] = await cronium.containers();
-      await new Docker({ socketPath: '/var/run/docker.sock' }).getContainer(info?.Id ?? '').kill();
+
+      await new Docker({ socketPath: '/var/run/docker.sock' }).getContainer(info.Id).kill();
       t.match(await running, { status: 'killed', signal: 'SIGKILL', output: 1 });
     },
   );

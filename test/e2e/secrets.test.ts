@@ -10,7 +10,7 @@ import { ExecutionId } from '#bridge/wire/names.js';
 import { Authority } from '#server/admin/certificates.js';
 import { thumbprintOf } from '#server/auth/identity.js';
 import { Tokens } from '#server/auth/tokens.js';
-import { eventually, TestInstallation } from '#test/support/installation.js';
+import { TestInstallation } from '#test/support/installation.js';
 import { needsMachine } from '#test/support/machine.js';
 
 /** The start of every signed token: base64url of `{"alg":…`, then a dot and another object. */
@@ -33,14 +33,9 @@ find / -xdev -type f -size -2000k -not -path '/usr/*' 2>/dev/null | while read -
 find /cronium -type f -exec cat {} + 2>/dev/null
 sleep 2`;
       const running = cronium.run('sh', everything);
-      await eventually(
-        'the container runs',
-        async () => (await cronium.containers())[0]?.State === 'running',
-      );
-      const [info] = await cronium.containers();
-      const container = new Docker({ socketPath: '/var/run/docker.sock' }).getContainer(
-        info?.Id ?? '',
-      );
+      const info = await cronium.runningContainer();
+
+      const container = new Docker({ socketPath: '/var/run/docker.sock' }).getContainer(info.Id);
       const inspected = JSON.stringify(await container.inspect());
       const { stdout, stderr, status } = await running;
       t.equal(status, 'succeeded');

@@ -116,6 +116,18 @@ export class TestInstallation implements AsyncDisposable {
     });
   }
 
+  /** The one container of this installation, once it runs and whatever ran before is gone from Docker's list. */
+  async runningContainer(): Promise<Docker.ContainerInfo> {
+    let found: Docker.ContainerInfo | undefined;
+    await eventually('one container runs', async () => {
+      const [first, ...more] = await this.containers();
+      found = first;
+      return first?.State === 'running' && more.length === 0;
+    });
+    if (found === undefined) throw new Error('no container');
+    return found;
+  }
+
   /** Mount points below the installation's directory. */
   mounts(): string[] {
     return readFileSync('/proc/self/mountinfo', 'utf8')
