@@ -103,7 +103,7 @@ export class Variables {
   /** In document order. */
   async list(namespace: Namespace): Promise<Variable[]> {
     const variables: Variable[] = [];
-    for await (const entry of this.#store.list(['var', namespaceText(namespace)])) {
+    for await (const entry of this.#store.range(['var', namespaceText(namespace)])) {
       const change = changeOf(entry);
       if (change.text !== null) variables.push({ ...change, text: change.text });
     }

@@ -2,7 +2,7 @@ import { createCipheriv, createDecipheriv, randomFillSync } from 'node:crypto';
 import { BridgeError } from '#bridge/wire/errors.js';
 import { encodeKey } from './key-bytes.js';
 import type { Keyring } from './keyring.js';
-import type { Commit, Committed, Entry, Key, Op, Store } from './store.js';
+import type { Commit, Committed, Entry, Key, Limits, Op, Store } from './store.js';
 
 /**
  * Record: format (1 byte), data key number (4, big-endian), nonce (12), ciphertext, tag (16). The ciphertext holds the
@@ -39,8 +39,22 @@ export class EncryptedStore implements Store {
     return entry && this.#open(entry);
   }
 
-  async *list(prefix: Key): AsyncIterable<Entry> {
-    for await (const entry of this.#inner.list(this.#hide(prefix))) yield this.#open(entry);
+  get limits(): Limits {
+    return this.#inner.limits;
+  }
+  now(): number {
+    return this.#inner.now();
+  }
+  async getMany(keys: readonly Key[]): Promise<(Entry | undefined)[]> {
+    return await Promise.all(keys.map(async (key) => await this.get(key)));
+  }
+  async snapshot(): Promise<never> {
+    throw new Error('being rewritten');
+  }
+  recordWith(): void {}
+
+  async *range(prefix: Key): AsyncIterable<Entry> {
+    for await (const entry of this.#inner.range(this.#hide(prefix))) yield this.#open(entry);
   }
 
   async commit({ checks, ops }: Commit): Promise<Committed> {

@@ -1,5 +1,5 @@
 import { BridgeError } from '#bridge/wire/errors.js';
-import type { Key, Op } from './store.js';
+import type { Key, Op, RangeOptions } from './store.js';
 
 /**
  * Keys as bytes that sort like the tuples: each part is a tag and a self-delimiting body (the tuple layer of
@@ -60,6 +60,15 @@ export function decodeKey(bytes: Uint8Array): Key {
 /** First byte string after every key that starts with `prefix`: no part's tag is FF. */
 export const afterPrefix = (prefix: Uint8Array): Buffer =>
   Buffer.concat([prefix, Buffer.from([0xff])]);
+
+/** A range as bytes: from the first key that may be in it, up to the first behind it. */
+export function rangeBounds(prefix: Key, { from, to }: RangeOptions): { gte: Buffer; lt: Buffer } {
+  const start = encodeKey(prefix);
+  return {
+    gte: from === undefined ? start : Buffer.concat([start, encodeKey([from])]),
+    lt: to === undefined ? afterPrefix(start) : Buffer.concat([start, encodeKey([to])]),
+  };
+}
 
 function escapeNul(bytes: Buffer): Buffer {
   const out: number[] = [];

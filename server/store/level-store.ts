@@ -6,7 +6,7 @@ import {
   type Committed,
   type Entry,
   type Key,
-  STORE_VALUE_BYTES_MAX,
+  STORE_LIMITS,
   type Store,
 } from './store.js';
 import { Watchers } from './watchers.js';
@@ -71,7 +71,19 @@ export class LevelStore implements Store {
     return stored === undefined ? undefined : entryOf(key, stored);
   }
 
-  async *list(prefix: Key): AsyncIterable<Entry> {
+  readonly limits = STORE_LIMITS;
+  now(): number {
+    return Date.now();
+  }
+  async getMany(keys: readonly Key[]): Promise<(Entry | undefined)[]> {
+    return await Promise.all(keys.map(async (key) => await this.get(key)));
+  }
+  async snapshot(): Promise<never> {
+    throw new Error('being rewritten');
+  }
+  recordWith(): void {}
+
+  async *range(prefix: Key): AsyncIterable<Entry> {
     const gte = encodeKey(prefix);
     const iterator = this.#open().iterator({
       gte,
@@ -92,7 +104,7 @@ export class LevelStore implements Store {
   async commit(commit: Commit): Promise<Committed> {
     this.#open();
     for (const op of commit.ops)
-      if ('put' in op && op.value.byteLength > STORE_VALUE_BYTES_MAX)
+      if ('put' in op && op.value.byteLength > STORE_LIMITS.valueBytesMax)
         throw new BridgeError('too_large', `a stored value of ${op.value.byteLength} bytes`);
     // A key that cannot be encoded must fail its own commit only, not the group it would share.
     const keys = [...(commit.checks ?? []).map(({ key }) => key), ...commit.ops.map(keyOfOp)];

@@ -10,7 +10,7 @@ import {
   type Entry,
   type Key,
   type Op,
-  STORE_VALUE_BYTES_MAX,
+  STORE_LIMITS,
   type Store,
 } from '#server/store/store.js';
 import { shown } from '#test/bridge/wire/shown.js';
@@ -38,7 +38,7 @@ export const put = (key: Key, value: string | Uint8Array): Op => ({
 
 export async function entriesOf(store: Store, prefix: Key): Promise<Entry[]> {
   const entries: Entry[] = [];
-  for await (const entry of store.list(prefix)) entries.push(entry);
+  for await (const entry of store.range(prefix)) entries.push(entry);
   return entries;
 }
 
@@ -272,14 +272,14 @@ export function storeContract(
   storeTest('a value over the limit is refused, one below it is not', async (t, store) => {
     t.equal(
       await codeOf(
-        store.commit({ ops: [put(['f', 'a'], Buffer.alloc(STORE_VALUE_BYTES_MAX + 1))] }),
+        store.commit({ ops: [put(['f', 'a'], Buffer.alloc(STORE_LIMITS.valueBytesMax + 1))] }),
       ),
       'too_large',
     );
     t.equal(store.version, 0);
     t.equal(
       await codeOf(
-        store.commit({ ops: [put(['f', 'a'], Buffer.alloc(STORE_VALUE_BYTES_MAX - 1024))] }),
+        store.commit({ ops: [put(['f', 'a'], Buffer.alloc(STORE_LIMITS.valueBytesMax - 1024))] }),
       ),
       'no error',
     );
@@ -388,7 +388,7 @@ export function storeContract(
       const COUNT = 2500;
       await store.commit({ ops: numbered(COUNT).map((i) => put(['f', i], `${i}`)) });
       const found: string[] = [];
-      for await (const { key, value, version } of store.list(['f'])) {
+      for await (const { key, value, version } of store.range(['f'])) {
         if (found.length === 0)
           await store.commit({
             ops: [
@@ -411,7 +411,7 @@ export function storeContract(
   storeTest('a list may be left early, again and again', async (t, store) => {
     await store.commit({ ops: numbered(100).map((i) => put(['f', i], `${i}`)) });
     for (let i = 0; i < 50; i++)
-      for await (const { key } of store.list(['f'])) {
+      for await (const { key } of store.range(['f'])) {
         t.strictSame(key, ['f', 0]);
         break;
       }
