@@ -1,134 +1,328 @@
-import { Level } from 'level';
-import { asBridgeError, BridgeError, errnoCode } from '#bridge/wire/errors.js';
-import { afterPrefix, decodeKey, encodeKey, keyOfOp, lastPerKey } from './key-bytes.js';
+import { existsSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import type { AbstractSnapshot } from 'abstract-level';
+import { BridgeError } from '#bridge/wire/errors.js';
+import { type Admitted, admit, encodedOps } from './admission.js';
+import { checkInChild, type StoreReport } from './check-process.js';
+import { StoreClock } from './clock.js';
+import { encodeLink, type KeptLinks, type Link } from './commit-chain.js';
+import { FileSums } from './file-sums.js';
+import { ABSENT, GroupDraft, type Known } from './group-draft.js';
+import { HeadFile } from './head-file.js';
+import { idKey, linkKey, RECORDS_FROM } from './internal-keys.js';
+import { decodeKey, encodeKey, rangeBounds } from './key-bytes.js';
+import { complaintsOf, copyDatabase, type Db, openDb, storeError } from './level-db.js';
+import { RecordTags, tagOf, valueOf, versionOf } from './record-tags.js';
 import {
   type Commit,
   type Committed,
   type Entry,
   type Key,
+  type Limits,
+  type Noted,
+  type RangeOptions,
+  type Recorder,
+  type Snapshot,
   STORE_LIMITS,
   type Store,
+  VALUE_OVERHEAD_BYTES_MAX,
 } from './store.js';
+import {
+  assertFormat,
+  type Chain,
+  damaged,
+  headProblems,
+  lastLink,
+  readChain,
+} from './store-checks.js';
 import { Watchers } from './watchers.js';
 
 /** Commits written by one fsync: enough to amortise it, small enough that one group stays a few milliseconds. */
-const GROUP_COMMITS_MAX = 256;
+const GROUP_COMMITS_MAX = 1024;
 const GROUP_BYTES_MAX = 1024 * 1024;
 
-/** Holds the last commit's version; sorts before every tuple key. */
-const VERSION_KEY = Buffer.from([0x00]);
-/** Stored value = version, 8 bytes big-endian, then the caller's bytes. */
-const VERSION_BYTES = 8;
+/** Version and tag of keys written or checked lately: spares a read for every key a commit replaces. */
+const KNOWN_MAX = 65_536;
 
-type Db = Level<Uint8Array, Uint8Array>;
-type BatchOp =
-  | { type: 'put'; key: Uint8Array; value: Uint8Array }
-  | { type: 'del'; key: Uint8Array };
+/** A clock this much behind the last commit is wrong, not slow: leases and tokens would live again. */
+const CLOCK_BEHIND_MS_MAX = 10 * 60 * 1000;
 
 interface Waiting {
+  readonly admitted: Admitted;
   readonly commit: Commit;
   readonly resolve: (committed: Committed) => void;
   readonly reject: (error: BridgeError) => void;
 }
 
+export interface LevelStoreOptions {
+  /** 32 bytes; asked for once the store is ours alone. Tags and links are made with it. */
+  readonly integrityKey: () => Buffer;
+  /** Opens a damaged store all the same, for reading only. */
+  readonly readOnly?: boolean;
+  /** A watcher threw, or the machine's clock jumped. */
+  readonly onError?: (error: unknown) => void;
+  /** Hears how many records were read, while they are read one by one after a crash. */
+  readonly progress?: (records: number) => void;
+}
+
 /**
  * The store on LevelDB: a single committer takes everything that is queued, decides the checks, and writes one synced
- * batch (group commit), so durability costs one fdatasync per group instead of one per commit.
+ * batch (group commit), so durability costs one fdatasync per group instead of one per commit. Every record carries a tag,
+ * every group a link of the commit chain, and a head file beside the database says how far it must reach.
  */
 export class LevelStore implements Store {
-  readonly #directory: string;
+  readonly limits: Limits = {
+    ...STORE_LIMITS,
+    valueBytesMax: STORE_LIMITS.valueBytesMax + VALUE_OVERHEAD_BYTES_MAX,
+  };
+  readonly directory: string;
+  /** Why it can only be read: the damage found when it was opened. */
+  readonly problems: readonly string[];
+  readonly #key: Buffer;
+  readonly #tags: RecordTags;
+  readonly #sums: FileSums;
+  readonly #head: HeadFile;
+  readonly #clock: StoreClock;
   readonly #watchers: Watchers;
+  readonly #known = new Map<string, Known>();
+  #recorder: Recorder | undefined;
   #db: Db;
-  #version: number;
+  #last: Link;
+  #kept: KeptLinks;
   #queue: Waiting[] = [];
   #committing: Promise<void> | undefined;
   #closed = false;
   /** After a failed write LevelDB refuses all others until it is opened again. */
   #reopen = false;
 
-  private constructor(directory: string, db: Db, version: number, onError: (e: unknown) => void) {
-    this.#directory = directory;
-    this.#db = db;
-    this.#version = version;
+  private constructor(
+    directory: string,
+    parts: { key: Buffer; db: Db; head: HeadFile; sums: FileSums; chain: Chain },
+    problems: readonly string[],
+    onError: (error: unknown) => void,
+  ) {
+    this.directory = directory;
+    this.problems = problems;
+    this.#key = parts.key;
+    this.#tags = new RecordTags(parts.key);
+    this.#sums = parts.sums;
+    this.#head = parts.head;
+    this.#db = parts.db;
+    this.#last = parts.chain.last;
+    this.#kept = parts.chain.kept;
     this.#watchers = new Watchers(onError);
+    this.#clock = new StoreClock(parts.chain.last.at, (byMs) =>
+      onError(new Error(`the machine's clock jumped by ${Math.round(byMs)} ms`)),
+    );
   }
 
-  /** @throws BridgeError `busy` when another process has the store, `unavailable` when it cannot be read. */
-  static async open(
-    directory: string,
-    onError: (e: unknown) => void = () => {},
-  ): Promise<LevelStore> {
-    const db = await openDb(directory);
-    return new LevelStore(directory, db, await storedVersion(db), onError);
+  /**
+   * @throws BridgeError `busy` when another process has the store, `internal` when it is damaged, `invalid` for one of
+   * another format or a clock that is wrong, `unavailable` when it cannot be read.
+   */
+  static async open(directory: string, options: LevelStoreOptions): Promise<LevelStore> {
+    const { onError = () => {}, readOnly = false } = options;
+    const headPath = `${directory}.head`;
+    const isNew = !existsSync(join(directory, 'CURRENT'));
+    // LevelDB would make a new, empty database of one that has lost this file.
+    if (isNew && HeadFile.exists(headPath)) throw damaged(directory, ['CURRENT is missing']);
+    const problems: string[] = [];
+    let key: Buffer | undefined;
+    const sums = FileSums.of(directory);
+    if (!isNew) {
+      key = options.integrityKey();
+      if (!sums.hold(key)) {
+        const request = { directory, key: key.toString('base64'), hasHead: true };
+        problems.push(...(await checkInChild(request, options.progress)).problems);
+        if (problems.length > 0 && !readOnly) throw damaged(directory, problems);
+      }
+    }
+    const db = await openDb(directory, isNew);
+    let head: HeadFile | undefined;
+    try {
+      key ??= options.integrityKey();
+      head = HeadFile.open(headPath, key);
+      await assertFormat(db, directory);
+      const chain = await readChain(db, key);
+      for (const problem of [
+        ...complaintsOf(directory),
+        ...chain.problems,
+        ...headProblems(head, chain),
+      ])
+        if (!problems.includes(problem)) problems.push(problem);
+      if (problems.length > 0 && !readOnly) throw damaged(directory, problems);
+      const behindMs = chain.last.at - Date.now();
+      if (behindMs > CLOCK_BEHIND_MS_MAX && !readOnly)
+        throw new BridgeError(
+          'invalid',
+          `this machine's clock is ${Math.round(behindMs / 60_000)} minutes behind the last commit in ${directory}: set the clock, then start again`,
+        );
+      // From now on the files change: a process that is killed leaves no sums.
+      if (!readOnly) sums.remove();
+      return new LevelStore(directory, { key, db, head, sums, chain }, problems, onError);
+    } catch (error) {
+      head?.[Symbol.dispose]();
+      await db.close();
+      throw error;
+    }
   }
 
   get version(): number {
-    return this.#version;
+    return this.#last.version;
+  }
+
+  now(): number {
+    return this.#clock.now();
   }
 
   async get(key: Key): Promise<Entry | undefined> {
-    const stored = await this.#open().get(encodeKey(key));
-    return stored === undefined ? undefined : entryOf(key, stored);
+    const bytes = encodeKey(key);
+    return this.#entry(key, bytes, await this.#open().get(bytes));
   }
 
-  readonly limits = STORE_LIMITS;
-  now(): number {
-    return Date.now();
-  }
   async getMany(keys: readonly Key[]): Promise<(Entry | undefined)[]> {
-    return await Promise.all(keys.map(async (key) => await this.get(key)));
+    return await this.#getMany(keys);
   }
-  async snapshot(): Promise<never> {
-    throw new Error('being rewritten');
-  }
-  recordWith(): void {}
 
-  async *range(prefix: Key): AsyncIterable<Entry> {
-    const gte = encodeKey(prefix);
+  async *range(prefix: Key, options: RangeOptions = {}): AsyncIterable<Entry> {
+    yield* this.#range(prefix, options);
+  }
+
+  async snapshot(): Promise<Snapshot> {
+    const snapshot = this.#open().snapshot();
+    const { version } = await lastLink(this.#db, this.#key, snapshot);
+    return {
+      version,
+      get: async (key) => (await this.#getMany([key], snapshot))[0],
+      getMany: async (keys) => await this.#getMany(keys, snapshot),
+      range: (prefix, options = {}) => this.#range(prefix, options, snapshot),
+      [Symbol.asyncDispose]: async () => await snapshot.close(),
+    };
+  }
+
+  async commit(commit: Commit): Promise<Committed> {
+    this.#open();
+    if (this.problems.length > 0)
+      throw new BridgeError(
+        'read_only',
+        `the store is damaged and can only be read: put a backup back with: cronium store restore FILE`,
+      );
+    // What cannot be stored must fail its own commit only, not the group it would share.
+    const admitted = admit(commit, this.limits);
+    return await new Promise<Committed>((resolve, reject) => {
+      this.#queue.push({ admitted, commit, resolve, reject });
+      this.#committing ??= this.#drain();
+    });
+  }
+
+  watch(prefix: Key, listener: Parameters<Store['watch']>[1], since?: number): () => void {
+    const past = since === undefined ? undefined : { version: since, reader: this };
+    return this.#watchers.add(prefix, listener, past);
+  }
+
+  recordWith(recorder: Recorder): void {
+    this.#recorder = recorder;
+  }
+
+  /** Reads and checks everything as of now, in another process and on a copy, while commits go on. */
+  async verify(progress?: (records: number) => void): Promise<StoreReport> {
+    this.#open();
+    const copy = `${this.directory}.check`;
+    try {
+      copyDatabase(this.directory, copy);
+      const request = { directory: copy, key: this.#key.toString('base64'), hasHead: false };
+      const report = await checkInChild(request, progress);
+      const known = this.problems.filter((problem) => !report.problems.includes(problem));
+      return { ...report, problems: [...known, ...report.problems] };
+    } finally {
+      rmSync(copy, { recursive: true, force: true });
+    }
+  }
+
+  /** Gives the space of what was deleted or replaced back to the disk. */
+  async compact(): Promise<void> {
+    await this.#open().compactRange(Buffer.alloc(0), Buffer.from([0xff]));
+  }
+
+  /** Every record and the newest link as of now, as they are stored: what a backup holds. */
+  async export(): Promise<{ link: Link; records: AsyncGenerator<StoredPair> }> {
+    const snapshot = this.#open().snapshot();
+    const db = this.#db;
+    const link = await lastLink(db, this.#key, snapshot);
+    async function* records(): AsyncGenerator<StoredPair> {
+      const iterator = db.iterator({ gte: RECORDS_FROM, snapshot, fillCache: false, ...BULK });
+      try {
+        for (;;) {
+          const batch = await iterator.nextv(1000);
+          if (batch.length === 0) return;
+          yield* batch;
+        }
+      } finally {
+        await iterator.close();
+        await snapshot.close();
+      }
+    }
+    return { link, records: records() };
+  }
+
+  /** Waits for queued commits, then closes. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    await this.#committing;
+    await this.#db.close();
+    this.#head[Symbol.dispose]();
+    if (this.problems.length === 0 && !this.#reopen) this.#sums.write(this.#key);
+  }
+
+  #open(): Db {
+    if (this.#closed) throw new BridgeError('unavailable', 'the store is closed');
+    return this.#db;
+  }
+
+  async #getMany(
+    keys: readonly Key[],
+    snapshot?: AbstractSnapshot,
+  ): Promise<(Entry | undefined)[]> {
+    const encoded = keys.map(encodeKey);
+    const records = await this.#open().getMany(encoded, snapshot === undefined ? {} : { snapshot });
+    return keys.map((key, i) => this.#entry(key, encoded[i] ?? Buffer.alloc(0), records[i]));
+  }
+
+  async *#range(
+    prefix: Key,
+    { reverse = false, limit = -1, ...bounds }: RangeOptions,
+    snapshot?: AbstractSnapshot,
+  ): AsyncGenerator<Entry> {
     const iterator = this.#open().iterator({
-      gte,
-      lt: afterPrefix(gte),
-      highWaterMarkBytes: 1024 * 1024,
+      ...rangeBounds(prefix, bounds),
+      reverse,
+      limit,
+      ...BULK,
+      ...(snapshot && { snapshot }),
     });
     try {
       for (;;) {
         const batch = await iterator.nextv(1000);
         if (batch.length === 0) return;
-        for (const [key, stored] of batch) yield entryOf(decodeKey(key), stored);
+        for (const [key, record] of batch) {
+          const entry = this.#entry(decodeKey(key), key, record);
+          if (entry !== undefined) yield entry;
+        }
       }
     } finally {
       await iterator.close();
     }
   }
 
-  async commit(commit: Commit): Promise<Committed> {
-    this.#open();
-    for (const op of commit.ops)
-      if ('put' in op && op.value.byteLength > STORE_LIMITS.valueBytesMax)
-        throw new BridgeError('too_large', `a stored value of ${op.value.byteLength} bytes`);
-    // A key that cannot be encoded must fail its own commit only, not the group it would share.
-    const keys = [...(commit.checks ?? []).map(({ key }) => key), ...commit.ops.map(keyOfOp)];
-    keys.forEach(encodeKey);
-    return await new Promise<Committed>((resolve, reject) => {
-      this.#queue.push({ commit, resolve, reject });
-      this.#committing ??= this.#drain();
-    });
-  }
-
-  watch(prefix: Key, listener: Parameters<Store['watch']>[1]): () => void {
-    return this.#watchers.add(prefix, listener);
-  }
-
-  /** Waits for queued commits, then closes. */
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#closed = true;
-    await this.#committing;
-    await this.#db.close();
-  }
-
-  #open(): Db {
-    if (this.#closed) throw new BridgeError('unavailable', 'the store is closed');
-    return this.#db;
+  #entry(key: Key, bytes: Buffer, record: Buffer | undefined): Entry | undefined {
+    if (record === undefined) return undefined;
+    if (!this.#tags.holds(bytes, record))
+      throw new BridgeError(
+        'internal',
+        `a record of family ${key[0]} is damaged: put a backup back with: cronium store restore FILE`,
+      );
+    return { key, value: valueOf(record), version: versionOf(record) };
   }
 
   async #drain(): Promise<void> {
@@ -149,8 +343,8 @@ export class LevelStore implements Store {
   #takeGroup(): Waiting[] {
     let bytes = 0;
     let count = 0;
-    for (const { commit } of this.#queue) {
-      for (const op of commit.ops) if ('put' in op) bytes += op.value.byteLength;
+    for (const { admitted } of this.#queue) {
+      bytes += admitted.bytes;
       if (count > 0 && (bytes > GROUP_BYTES_MAX || count >= GROUP_COMMITS_MAX)) break;
       count++;
     }
@@ -159,122 +353,126 @@ export class LevelStore implements Store {
 
   async #writeGroup(group: readonly Waiting[]): Promise<void> {
     if (this.#reopen) await this.#openAgain();
-    const versions = await this.#checkedVersions(group);
-    const batch: BatchOp[] = [];
-    const done: { waiting: Waiting; committed: Committed; entries: Entry[] }[] = [];
-    let version = this.#version;
-    for (const waiting of group) {
-      const { checks = [], ops } = waiting.commit;
-      const conflicts = checks.filter((c) => versions.get(hex(c.key)) !== c.version);
-      if (conflicts.length > 0) {
-        const committed: Committed = { ok: false, conflicts: conflicts.map((c) => c.key) };
-        done.push({ waiting, committed, entries: [] });
-        continue;
-      }
-      version++;
-      const entries: Entry[] = [];
-      for (const op of lastPerKey(ops)) {
-        if ('put' in op) {
-          batch.push({ type: 'put', key: encodeKey(op.put), value: stamped(version, op.value) });
-          versions.set(hex(op.put), version);
-          entries.push({ key: op.put, value: op.value, version });
-        } else {
-          batch.push({ type: 'del', key: encodeKey(op.del) });
-          versions.set(hex(op.del), 0);
-        }
-      }
-      done.push({ waiting, committed: { ok: true, version }, entries });
+    await this.#learn(group.flatMap(keysOf));
+    const draft = new GroupDraft(this.#tags, this.#known, this.#last);
+    const done = group.map((waiting) => ({
+      waiting,
+      ...draft.commit(waiting.admitted, waiting.commit.id),
+    }));
+    await this.#record(draft, done);
+    if (draft.isEmpty) {
+      for (const { waiting, committed } of done) waiting.resolve(committed);
+      return;
     }
-    if (version > this.#version) {
-      batch.push({ type: 'put', key: VERSION_KEY, value: stamped(version, new Uint8Array()) });
-      await this.#db.batch(batch, { sync: true });
-      this.#version = version;
-    }
+    const link = await this.#linkOf(draft);
+    await this.#db.batch(draft.batch, { sync: true });
+    this.#head.write(link);
+    this.#last = link;
+    this.#kept.add(link);
     for (const { waiting, committed, entries } of done) {
-      if (committed.ok) this.#watchers.emit(committed.version, entries);
+      if (committed.ok && entries.length > 0) this.#watchers.emit(committed.version, entries);
       waiting.resolve(committed);
+    }
+    if (draft.recorded.length > 0) this.#watchers.emit(draft.version, draft.recorded);
+    this.#forgetKnown();
+  }
+
+  /** The recorder's share of a group whose commits are decided. */
+  async #record(
+    draft: GroupDraft,
+    done: readonly { waiting: Waiting; committed: Committed }[],
+  ): Promise<void> {
+    const noted: Noted[] = [];
+    for (const { waiting, committed } of done)
+      if (waiting.commit.note !== undefined) noted.push({ note: waiting.commit.note, committed });
+    if (noted.length === 0 || this.#recorder === undefined) return;
+    const ops = encodedOps(this.#recorder.record(noted));
+    await this.#learn(ops);
+    draft.record(ops);
+  }
+
+  /** Adds the group's link, and the links and ids that nobody needs any more, to the batch. */
+  async #linkOf(draft: GroupDraft): Promise<Link> {
+    const at = this.now();
+    const sequence = this.#last.sequence + 1;
+    const forgotten = this.#kept.forget(at);
+    await this.#learn(forgotten.flatMap(({ ids: old }) => old.map(encodedId)));
+    for (const { sequence: old, ids: oldIds } of forgotten) {
+      draft.batch.push({ type: 'del', key: linkKey(old) });
+      for (const id of oldIds) draft.forgetId(id);
+    }
+    const bytes = draft.batch.reduce(
+      (sum, op) => sum + op.key.length + ('value' in op ? op.value.length : 0),
+      0,
+    );
+    const { version, sum, ids } = draft;
+    const parts = { sequence, version, at, sum, bytes, ids, previous: this.#last.mac };
+    const { bytes: value, mac } = encodeLink(this.#key, parts);
+    draft.batch.push({ type: 'put', key: linkKey(sequence), value });
+    return { ...parts, mac };
+  }
+
+  /** Reads what is stored under those keys that nobody has read lately. */
+  async #learn(keys: readonly { name: string; bytes: Buffer }[]): Promise<void> {
+    const unknown = new Map<string, Buffer>();
+    for (const { name, bytes } of keys) if (!this.#known.has(name)) unknown.set(name, bytes);
+    if (unknown.size === 0) return;
+    const records = await this.#db.getMany([...unknown.values()]);
+    let i = 0;
+    for (const [name, bytes] of unknown) {
+      const record = records[i++];
+      if (record !== undefined && !this.#tags.holds(bytes, record))
+        throw new BridgeError(
+          'internal',
+          'a record that a commit would replace is damaged: put a backup back with: cronium store restore FILE',
+        );
+      this.#known.set(
+        name,
+        record === undefined
+          ? ABSENT
+          : { version: versionOf(record), tag: Buffer.from(tagOf(record)) },
+      );
     }
   }
 
-  /** Current versions of every key some commit of the group checks. */
-  async #checkedVersions(group: readonly Waiting[]): Promise<Map<string, number>> {
-    const keys = group.flatMap(({ commit }) => (commit.checks ?? []).map((check) => check.key));
-    const versions = new Map<string, number>();
-    if (keys.length === 0) return versions;
-    const stored = await this.#db.getMany(keys.map(encodeKey));
-    keys.forEach((key, i) => {
-      const value = stored[i];
-      versions.set(hex(key), value === undefined ? 0 : versionOf(value));
-    });
-    return versions;
+  #forgetKnown(): void {
+    for (const name of this.#known.keys()) {
+      if (this.#known.size <= KNOWN_MAX) return;
+      this.#known.delete(name);
+    }
   }
 
   async #openAgain(): Promise<void> {
+    this.#known.clear();
     await this.#db.close();
-    this.#db = await openDb(this.#directory);
-    // A write that failed may be on disk all the same: its version must not be given twice.
-    this.#version = Math.max(this.#version, await storedVersion(this.#db));
+    this.#db = await openDb(this.directory, false);
+    const chain = await readChain(this.#db, this.#key);
+    const problems = [
+      ...complaintsOf(this.directory),
+      ...chain.problems,
+      ...headProblems(this.#head, chain),
+    ];
+    if (problems.length > 0) throw damaged(this.directory, problems);
+    // A group that failed may be on disk all the same: its versions must not be given twice.
+    this.#last = chain.last;
+    this.#kept = chain.kept;
+    await this.#recorder?.reset();
     this.#reopen = false;
   }
 }
 
-async function storedVersion(db: Db): Promise<number> {
-  const stored = await db.get(VERSION_KEY);
-  return stored === undefined ? 0 : versionOf(stored);
-}
+/** Key and record as LevelDB holds them. */
+export type StoredPair = readonly [key: Buffer, value: Buffer];
 
-async function openDb(directory: string): Promise<Db> {
-  const db: Db = new Level(directory, {
-    keyEncoding: 'view',
-    valueEncoding: 'view',
-    // Values are ciphertext, which does not compress.
-    compression: false,
-  });
-  try {
-    await db.open();
-    return db;
-  } catch (error) {
-    throw storeError(error, directory);
-  }
-}
+const BULK = { highWaterMarkBytes: 1024 * 1024 };
 
-function storeError(error: unknown, directory?: string): BridgeError {
-  if (error instanceof BridgeError) return error;
-  const cause = error instanceof Error ? error.cause : undefined;
-  const code = cause instanceof Error && 'code' in cause ? cause.code : undefined;
-  const where = directory === undefined ? 'the store' : `the store in ${directory}`;
-  if (code === 'LEVEL_LOCKED')
-    return new BridgeError('busy', `${where} is in use by another server; stop that one first`, {
-      cause: error,
-    });
-  if (code === 'LEVEL_CORRUPTION')
-    return new BridgeError('internal', `${where} is damaged: restore a backup`, { cause: error });
-  if (errnoCode(error) === 'ENOSPC')
-    return new BridgeError(
-      'no_space',
-      `the disk under ${where} is full: free some space; nothing stored is lost`,
-      {
-        cause: error,
-      },
-    );
-  if (directory === undefined) return asBridgeError(error);
-  const text = cause instanceof Error ? cause.message : String(error);
-  return new BridgeError('unavailable', `cannot open ${where}: ${text}`, { cause: error });
-}
+const encodedId = (id: string) => {
+  const bytes = idKey(id);
+  return { bytes, name: bytes.toString('latin1') };
+};
 
-const hex = (key: Key) => encodeKey(key).toString('latin1');
-const toBuffer = (b: Uint8Array) => Buffer.from(b.buffer, b.byteOffset, b.byteLength);
-const versionOf = (stored: Uint8Array) => Number(toBuffer(stored).readBigUInt64BE(0));
-
-const entryOf = (key: Key, stored: Uint8Array): Entry => ({
-  key,
-  value: stored.subarray(VERSION_BYTES),
-  version: versionOf(stored),
-});
-
-function stamped(version: number, value: Uint8Array): Buffer {
-  const out = Buffer.allocUnsafe(VERSION_BYTES + value.byteLength);
-  out.writeBigUInt64BE(BigInt(version), 0);
-  out.set(value, VERSION_BYTES);
-  return out;
+function keysOf({ admitted, commit: { id } }: Waiting): { name: string; bytes: Buffer }[] {
+  const keys: { name: string; bytes: Buffer }[] = [...admitted.checks, ...admitted.ops];
+  if (id !== undefined) keys.push(encodedId(id));
+  return keys;
 }

@@ -12,8 +12,8 @@ import {
   type Op,
   type RangeOptions,
   type Recorder,
-  STORE_LIMITS,
   type Snapshot,
+  STORE_LIMITS,
   type Store,
   VALUE_OVERHEAD_BYTES_MAX,
 } from './store.js';

@@ -20,6 +20,8 @@ import type { Entry, Key, Store } from '#server/store/store.js';
 import { randomTest } from '#test/support/random.js';
 import { entriesOf, put, text } from './contract.js';
 
+const integrityKey = () => Buffer.alloc(32, 7);
+
 function temporaryDirectory(t: Test): string {
   const directory = mkdtempSync(join(tmpdir(), 'cronium-encryption-'));
   t.teardown(() => rmSync(directory, { recursive: true }));
@@ -111,7 +113,10 @@ void t.test(
     const files = keyringFiles(directory);
     const database = join(directory, 'db');
     const open = async (fresh: boolean) =>
-      new EncryptedStore(await LevelStore.open(database), Keyring.open(files, fresh));
+      new EncryptedStore(
+        await LevelStore.open(database, { integrityKey }),
+        Keyring.open(files, fresh),
+      );
     {
       await using store = await open(true);
       await writeCanaries(store);
@@ -136,7 +141,7 @@ void t.test(
 void t.test('the search above does find what is not encrypted', async (t) => {
   const directory = temporaryDirectory(t);
   {
-    await using store = await LevelStore.open(directory);
+    await using store = await LevelStore.open(directory, { integrityKey });
     await writeCanaries(store);
   }
   for (const secret of SECRETS) t.not(findSecret(directory, secret).length, 0, secret);

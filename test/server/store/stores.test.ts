@@ -8,6 +8,8 @@ import { LevelStore } from '#server/store/level-store.js';
 import { MemoryStore } from '#server/store/memory-store.js';
 import { codeOf, type Opened, put, storeContract } from './contract.js';
 
+const integrityKey = () => Buffer.alloc(32, 7);
+
 function temporaryDirectory(t: Test): string {
   const directory = mkdtempSync(join(tmpdir(), 'cronium-store-'));
   t.teardown(() => rmSync(directory, { recursive: true }));
@@ -23,7 +25,7 @@ storeContract(
   'LevelStore',
   async (t): Promise<Opened> => {
     const directory = temporaryDirectory(t);
-    const again = () => LevelStore.open(directory);
+    const again = () => LevelStore.open(directory, { integrityKey });
     return { store: await again(), again };
   },
   { ordersNames: true, durable: true },
@@ -42,7 +44,7 @@ storeContract(
     const files = { keyring: join(directory, 'keyring'), masterKey: join(directory, 'master') };
     // Each opening reads the keyring anew, as a restarted server does.
     const again = async () => {
-      const level = await LevelStore.open(join(directory, 'db'));
+      const level = await LevelStore.open(join(directory, 'db'), { integrityKey });
       return new EncryptedStore(level, Keyring.open(files, level.version === 0));
     };
     return { store: await again(), again };
@@ -54,7 +56,10 @@ void t.test(
   'a watcher that throws is reported, undoes nothing and keeps nobody else from hearing',
   async (t) => {
     const errors: unknown[] = [];
-    await using store = await LevelStore.open(temporaryDirectory(t), (error) => errors.push(error));
+    await using store = await LevelStore.open(temporaryDirectory(t), {
+      integrityKey,
+      onError: (error) => errors.push(error),
+    });
     const heard: number[] = [];
     store.watch(['f'], () => {
       throw new Error('a bug in a service');
@@ -72,8 +77,8 @@ void t.test(
 
 void t.test('a directory that cannot hold a store is a sentence, not a stack trace', async (t) => {
   const directory = temporaryDirectory(t);
-  t.equal(await codeOf(LevelStore.open('/dev/null/store')), 'unavailable');
-  await LevelStore.open(join(directory, 'a', 'b')).then(
+  t.equal(await codeOf(LevelStore.open('/dev/null/store', { integrityKey })), 'unavailable');
+  await LevelStore.open(join(directory, 'a', 'b'), { integrityKey }).then(
     (store) => store[Symbol.asyncDispose](),
     (error: unknown) =>
       t.match(error, { code: 'unavailable', message: /^cannot open the store in / }),
