@@ -1,0 +1,149 @@
+import type { Namespace, VariableKey } from '#bridge/wire/names.js';
+import { namespaceText } from '#bridge/wire/names.js';
+import type { Store } from '#server/store/store.js';
+import { bytesOf, type Versioned, versioned } from './variable-records.js';
+
+/** Every namespace in use by the executions of a busy server; beyond it the one that was used least lately is read again. */
+const CACHE_BYTES_MAX = 256 * 1024 * 1024;
+
+/** What an entry takes besides its texts. */
+const ENTRY_BYTES = 256;
+
+/** The store tells of every change; should one get lost on the way, it is seen after this long all the same. */
+const CACHE_TTL_MS = 5 * 60 * 1000;
+
+/** All variables of a namespace, tombstones included, as new as the store's last commit. */
+export class CachedNamespace {
+  readonly #records = new Map<string, Versioned>();
+  /** Of the variables that are there, as a message would carry them. */
+  variableBytes = 0;
+  variableCount = 0;
+  memoryBytes = 0;
+  #ordered: readonly Versioned[] | undefined;
+
+  get(key: VariableKey): Versioned | undefined {
+    return this.#records.get(key);
+  }
+
+  /** Those with a value, in document order. */
+  ordered(): readonly Versioned[] {
+    this.#ordered ??= [...this.#records.values()]
+      .filter(({ record }) => record.text !== null)
+      .sort(
+        ({ record: a }, { record: b }) => a.order - b.order || (a.key < b.key ? -1 : 1),
+      );
+    return this.#ordered;
+  }
+
+  /** Unless a newer one is known: the past and the present may come in any order. */
+  take(entry: Versioned): void {
+    const before = this.#records.get(entry.record.key);
+    if (before !== undefined && before.version > entry.version) return;
+    if (before !== undefined) this.#count(before, -1);
+    this.#count(entry, 1);
+    this.#records.set(entry.record.key, entry);
+    this.#ordered = undefined;
+  }
+
+  #count({ record: { key, text, schema } }: Versioned, sign: 1 | -1): void {
+    this.variableBytes += sign * bytesOf(key, text);
+    if (text !== null) this.variableCount += sign;
+    this.memoryBytes += sign * (ENTRY_BYTES + 2 * (key.length + (text?.length ?? 0) + (schema?.length ?? 0)));
+  }
+}
+
+interface Slot {
+  readonly loaded: Promise<CachedNamespace>;
+  /** Set once loaded, for readers that need not wait. */
+  ready: CachedNamespace | undefined;
+  readonly loadedAt: number;
+  readonly stop: () => void;
+}
+
+/** The server's cache of variables (L2): whole namespaces, written through by the store's own changes. */
+export class VariableCache {
+  readonly #store: Store;
+  readonly #bytesMax: number;
+  /** Least lately used first. */
+  readonly #slots = new Map<string, Slot>();
+  hits = 0;
+  misses = 0;
+
+  constructor(store: Store, bytesMax = CACHE_BYTES_MAX) {
+    this.#store = store;
+    this.#bytesMax = bytesMax;
+  }
+
+  async of(namespace: Namespace): Promise<CachedNamespace> {
+    return this.peek(namespace) ?? (await this.#load(namespaceText(namespace)));
+  }
+
+  /** The namespace if it is there already. */
+  peek(namespace: Namespace): CachedNamespace | undefined {
+    const id = namespaceText(namespace);
+    const slot = this.#slots.get(id);
+    if (slot?.ready === undefined) return undefined;
+    if (this.#store.now() - slot.loadedAt > CACHE_TTL_MS) {
+      this.#drop(id, slot);
+      return undefined;
+    }
+    this.hits++;
+    this.#slots.delete(id);
+    this.#slots.set(id, slot);
+    return slot.ready;
+  }
+
+  /** After a namespace was erased. */
+  drop(namespace: Namespace): void {
+    const id = namespaceText(namespace);
+    const slot = this.#slots.get(id);
+    if (slot !== undefined) this.#drop(id, slot);
+  }
+
+  async #load(id: string): Promise<CachedNamespace> {
+    const under = this.#slots.get(id);
+    if (under !== undefined) return await under.loaded;
+    this.misses++;
+    const cached = new CachedNamespace();
+    // Watched before it is read: what comes in between is taken twice, which versions make harmless.
+    const stop = this.#store.watch(['var', id], ({ entries }) => {
+      for (const entry of entries) cached.take(versioned(entry));
+    });
+    const slot: Slot = {
+      loaded: this.#read(id, cached),
+      ready: undefined,
+      loadedAt: this.#store.now(),
+      stop,
+    };
+    this.#slots.set(id, slot);
+    try {
+      slot.ready = await slot.loaded;
+    } catch (error) {
+      this.#drop(id, slot);
+      throw error;
+    }
+    this.#evict();
+    return slot.ready;
+  }
+
+  async #read(id: string, cached: CachedNamespace): Promise<CachedNamespace> {
+    for await (const entry of this.#store.range(['var', id])) cached.take(versioned(entry));
+    return cached;
+  }
+
+  #drop(id: string, slot: Slot): void {
+    slot.stop();
+    if (this.#slots.get(id) === slot) this.#slots.delete(id);
+  }
+
+  #evict(): void {
+    let bytes = 0;
+    for (const { ready } of this.#slots.values()) bytes += ready?.memoryBytes ?? 0;
+    for (const [id, slot] of this.#slots) {
+      if (bytes <= this.#bytesMax || this.#slots.size === 1) return;
+      if (slot.ready === undefined) continue;
+      bytes -= slot.ready.memoryBytes;
+      this.#drop(id, slot);
+    }
+  }
+}
