@@ -74,20 +74,30 @@ export class VariableCache {
     this.#bytesMax = bytesMax;
   }
 
-  async of(namespace: Namespace): Promise<CachedNamespace> {
-    return this.peek(namespace) ?? (await this.#load(namespaceText(namespace)));
+  /** For a reader: counted as hit or miss. */
+  async read(namespace: Namespace): Promise<CachedNamespace> {
+    const id = namespaceText(namespace);
+    const ready = this.#ready(id);
+    if (ready !== undefined) {
+      this.hits++;
+      return ready;
+    }
+    this.misses++;
+    return await this.#load(id);
   }
 
-  /** The namespace if it is there already. */
-  peek(namespace: Namespace): CachedNamespace | undefined {
+  async of(namespace: Namespace): Promise<CachedNamespace> {
     const id = namespaceText(namespace);
+    return this.#ready(id) ?? (await this.#load(id));
+  }
+
+  #ready(id: string): CachedNamespace | undefined {
     const slot = this.#slots.get(id);
     if (slot?.ready === undefined) return undefined;
     if (this.#store.now() - slot.loadedAt > CACHE_TTL_MS) {
       this.#drop(id, slot);
       return undefined;
     }
-    this.hits++;
     this.#slots.delete(id);
     this.#slots.set(id, slot);
     return slot.ready;
@@ -103,7 +113,6 @@ export class VariableCache {
   async #load(id: string): Promise<CachedNamespace> {
     const under = this.#slots.get(id);
     if (under !== undefined) return await under.loaded;
-    this.misses++;
     const cached = new CachedNamespace();
     // Watched before it is read: what comes in between is taken twice, which versions make harmless.
     const stop = this.#store.watch(['var', id], ({ entries }) => {

@@ -1,34 +1,40 @@
 import { BridgeError } from '#bridge/wire/errors.js';
-import { NAMESPACE_BYTES_MAX, VARIABLE_OVERHEAD_BYTES } from '#bridge/wire/limits.js';
+import { addDecimals, decimalText, parseDecimal } from '#bridge/wire/decimal.js';
+import { NAMESPACE_BYTES_MAX } from '#bridge/wire/limits.js';
 import { combine, type MergePolicy } from '#bridge/wire/merge-policy.js';
 import { type Namespace, namespaceText, type VariableKey } from '#bridge/wire/names.js';
-import type { Variable, VariableChange } from '#bridge/wire/protocol.js';
-import type { Check, Entry, Key, Op, Store } from '#server/store/store.js';
+import type { Variable, VariableChange, VariableDetails } from '#bridge/wire/protocol.js';
+import type { Check, Op, Store } from '#server/store/store.js';
+import { SYSTEM } from '#server/store/store.js';
 import type { MergePolicies } from './merge-policies.js';
+import type { Origin } from './origin.js';
 import { packRecord, unpackRecord } from './record.js';
-
-/** `text` null = deleted: the tombstone lets watchers and late-comers see a deletion in version order. */
-type VariableRecord = {
-  readonly key: VariableKey;
-  readonly text: string | null;
-  /** Place in the rendered document: grows with every newly created variable. */
-  readonly order: number;
-  readonly updatedAt: number;
-  /** The execution or operator that wrote it; its own channel is not told about it again. */
-  readonly by: string;
-};
+import { VariableCache } from './variable-cache.js';
+import { Constraints } from './variable-constraints.js';
+import {
+  type Attributes,
+  bytesOf,
+  changeOf,
+  detailsOf,
+  historyKeyOf,
+  isLive,
+  keyOf,
+  mergesKeyOf,
+  type VariableRecord,
+  type Versioned,
+} from './variable-records.js';
 
 /** A key that is both set and deleted is deleted; one that is merged is deleted first, and then set. */
 export interface Edit {
   readonly set: readonly (readonly [VariableKey, string])[];
   readonly delete: readonly VariableKey[];
-  /** An execution's, for the keys with a merge policy. An operator's edit is not merged. */
-  readonly merge?: {
-    /** Made again under the same id, an edit is not merged again. */
-    readonly commitId: string;
-    /** What the execution had read of the keys it sets; null = there was none. A key that is not here is not merged. */
-    readonly bases: readonly (readonly [VariableKey, string | null])[];
-  };
+  /** Made again under the same id, an edit is not made again. */
+  readonly commitId?: string;
+  /**
+   * An execution's: what it had read of the keys it sets that have a merge policy; null = there was none. A key that is not
+   * here is not merged, nor is an operator's edit.
+   */
+  readonly bases?: readonly (readonly [VariableKey, string | null])[];
 }
 
 export interface Edited {
@@ -36,11 +42,32 @@ export interface Edited {
   readonly changes: VariableChange[];
 }
 
-/** Bytes of a namespace's variables: in the store, and in commits under way. */
-interface Size {
-  stored: number;
-  pending: number;
+/** One variable, with what is said about it. What is not given stays; null takes it away. */
+export interface Setting {
+  readonly text: string;
+  /** Only if the variable is at this version; 0 = only if there is none. */
+  readonly ifVersion?: number | undefined;
+  readonly commitId?: string | undefined;
+  readonly attributes?: { readonly [A in keyof Attributes]?: Attributes[A] | null };
 }
+
+export interface HistoryEntry {
+  readonly version: number;
+  readonly text: string;
+  readonly updatedAt: number;
+  readonly by: string;
+}
+
+/** What a namespace may hold. */
+export interface VariableQuota {
+  readonly variables: number;
+  readonly bytes: number;
+}
+
+/** Values kept of a variable besides the present one. */
+const HISTORY_MAX = 10;
+/** A value that stood for less than this is not kept: counters would push out everything else. */
+const HISTORY_AFTER_MS = 1000;
 
 /** What a merging edit has made, for a caller whose answer got lost. */
 interface Done {
@@ -80,55 +107,74 @@ type Merged = ReadonlyMap<
   { readonly policy: MergePolicy; readonly base: string | null }
 >;
 
-/** Within one server merging edits take turns; only another server's can come between. */
-const MERGE_TRIES_MAX = 100;
+/** Within one server changes that read first take turns; only another server's can come between. */
+const TRIES_MAX = 100;
 
-/** Variables of users and organisations. Values are JSON source text, interpreted by merge policies only. */
+/** What a change makes of the present records: the new ones, and on what it depends. */
+interface Plan {
+  readonly records: readonly VariableRecord[];
+  readonly checks: readonly Check[];
+  readonly ops?: readonly Op[];
+}
+
+/** Variables of users and organisations. Values are JSON source text, interpreted by merge policies and schemas only. */
 export class Variables {
+  readonly cache: VariableCache;
   readonly #store: Store;
   readonly #policies: MergePolicies;
   readonly #now: () => number;
+  readonly #quotaOf: (namespace: Namespace) => VariableQuota;
+  readonly #constraints = new Constraints();
   #lastOrder = 0;
-  /** Merging edits of a namespace follow each other: of a hundred at once each would otherwise lose against the others. */
-  readonly #merging = new Map<string, Promise<unknown>>();
-  /** Bytes of each namespace, counted at its first edit. Other servers' edits are missed: the limit is ours, not a promise. */
-  readonly #sizes = new Map<string, Promise<Size>>();
+  /** Changes that read first follow each other: of a hundred at once each would otherwise lose against the others. */
+  readonly #turns = new Map<string, Promise<unknown>>();
+  /** Bytes and variables that commits under way will add. */
+  readonly #pending = new Map<string, { bytes: number; variables: number }>();
 
-  constructor(store: Store, policies: MergePolicies, now: () => number = Date.now) {
+  constructor(
+    store: Store,
+    policies: MergePolicies,
+    now: () => number = () => store.now(),
+    quotaOf: (namespace: Namespace) => VariableQuota = () => QUOTA,
+  ) {
     this.#store = store;
     this.#policies = policies;
     this.#now = now;
+    this.#quotaOf = quotaOf;
+    this.cache = new VariableCache(store);
   }
 
   /** In document order. */
-  async list(namespace: Namespace): Promise<Variable[]> {
+  async list(namespace: Namespace, prefix = ''): Promise<Variable[]> {
+    const now = this.#now();
     const variables: Variable[] = [];
-    for await (const entry of this.#store.range(['var', namespaceText(namespace)])) {
-      const change = changeOf(entry);
-      if (change.text !== null) variables.push({ ...change, text: change.text });
+    for (const entry of (await this.cache.read(namespace)).ordered()) {
+      if (!isLive(entry.record, now) || !entry.record.key.startsWith(prefix)) continue;
+      variables.push(variableOf(entry));
     }
-    return variables.sort((a, b) => a.order - b.order || (a.key < b.key ? -1 : 1));
+    return variables;
   }
 
   /** @throws BridgeError `not_found` */
-  async get(namespace: Namespace, key: VariableKey): Promise<Variable> {
-    const entry = await this.#store.get(keyOf(namespace, key));
-    const change = entry && changeOf(entry);
-    if (change === undefined || change.text === null)
-      throw new BridgeError(
-        'not_found',
-        `no variable ${JSON.stringify(key)} for ${namespaceText(namespace)}; see: cronium var list`,
-      );
-    return { ...change, text: change.text };
+  async get(namespace: Namespace, key: VariableKey): Promise<VariableDetails> {
+    const entry = (await this.cache.read(namespace)).get(key);
+    if (entry === undefined || !isLive(entry.record, this.#now())) throw notThere(namespace, key);
+    return detailsOf(entry);
+  }
+
+  /** How much of its quota a namespace uses. */
+  async usage(namespace: Namespace): Promise<VariableQuota> {
+    const { variableBytes, variableCount } = await this.cache.of(namespace);
+    return { bytes: variableBytes, variables: variableCount };
   }
 
   /**
    * All of `edit` in one durable commit; per key the last commit wins, or the merge policy decides. Deleting what is not there
-   * changes nothing. @throws BridgeError `invalid` when a policy does not fit what was written
+   * changes nothing. @throws BridgeError `invalid` when a policy or a schema does not fit what was written, `quota`
    */
-  async edit(namespace: Namespace, edit: Edit, by: string): Promise<Edited> {
-    const policies = edit.merge === undefined ? new Map() : await this.#policies.of(namespace);
-    const bases = new Map(edit.merge?.bases);
+  async edit(namespace: Namespace, edit: Edit, origin: Origin): Promise<Edited> {
+    const bases = new Map(edit.bases);
+    const policies = bases.size === 0 ? NO_POLICIES : await this.#policies.of(namespace);
     const merged = new Map(
       edit.set.flatMap(([key]) => {
         const policy = policies.get(key);
@@ -136,34 +182,374 @@ export class Variables {
         return policy === undefined || base === undefined ? [] : [[key, { policy, base }] as const];
       }),
     );
-    if (merged.size === 0) return await this.#write(namespace, edit, by, merged);
-    const id = namespaceText(namespace);
-    const turn = (this.#merging.get(id) ?? Promise.resolve()).then(
-      async () => await this.#write(namespace, edit, by, merged),
+    if (merged.size > 0)
+      return await this.#inTurn(
+        namespace,
+        async () => await this.#merge(namespace, edit, merged, origin),
+      );
+    const edited = await this.#change(namespace, origin, edit.commitId, async (present) =>
+      this.#planOf(namespace, edit, merged, origin, present),
     );
-    const settled = turn.catch(() => {}); // the next one's turn, however this one ends
-    this.#merging.set(id, settled);
+    const { version, changes } = edited;
+    return { version, changes: changes ?? (await this.#present(namespace, edit)) };
+  }
+
+  /** @throws BridgeError `conflict` when it is not at `ifVersion`, `invalid`, `quota` */
+  async set(
+    namespace: Namespace,
+    key: VariableKey,
+    { text, ifVersion, commitId, attributes = {} }: Setting,
+    origin: Origin,
+  ): Promise<VariableDetails> {
+    if (typeof attributes.schema === 'string') this.#constraints.checkSchema(attributes.schema);
+    return await this.#changeOne(namespace, key, origin, commitId, ifVersion, () => ({
+      text,
+      ...withAttributes(attributes),
+    }));
+  }
+
+  /** Deleting what is not there changes nothing. @throws BridgeError `conflict` when it is not at `ifVersion` */
+  async delete(
+    namespace: Namespace,
+    key: VariableKey,
+    { ifVersion, commitId }: Pick<Setting, 'ifVersion' | 'commitId'>,
+    origin: Origin,
+  ): Promise<{ version: number }> {
+    const edited = await this.#change(namespace, origin, commitId, async (present) => {
+      const entry = this.#live(present(key));
+      const checks = this.#checksOf(namespace, key, present(key), ifVersion);
+      if (entry === undefined) return { records: [], checks };
+      return { records: [this.#successor(key, present(key), { text: null }, origin)], checks };
+    });
+    return { version: edited.version };
+  }
+
+  /** The number plus `by`, both exact decimals; what is not there counts from 0. @throws BridgeError `invalid` */
+  async add(
+    namespace: Namespace,
+    key: VariableKey,
+    by: string,
+    commitId: string | undefined,
+    origin: Origin,
+  ): Promise<VariableDetails> {
+    return await this.#update(namespace, key, commitId, origin, (text) => {
+      const [to, step] = [parseDecimal(text ?? '0'), parseDecimal(by)];
+      if (to === undefined || step === undefined)
+        throw new BridgeError('invalid', `variable ${JSON.stringify(key)} is not a number`);
+      return decimalText(addDecimals(to, step));
+    });
+  }
+
+  /** Elements to an array, or characters to a string; what is not there is made. @throws BridgeError `invalid` */
+  async append(
+    namespace: Namespace,
+    key: VariableKey,
+    more: string,
+    commitId: string | undefined,
+    origin: Origin,
+  ): Promise<VariableDetails> {
+    return await this.#update(namespace, key, commitId, origin, (text) =>
+      text === null ? more : joined(key, text, more),
+    );
+  }
+
+  /** Earlier values that are kept, newest first. */
+  async history(namespace: Namespace, key: VariableKey): Promise<HistoryEntry[]> {
+    const entry = (await this.cache.of(namespace)).get(key);
+    const versions = [...(entry?.record.history ?? [])].reverse();
+    const entries = await this.#store.getMany(versions.map((v) => historyKeyOf(namespace, key, v)));
+    return entries.flatMap((found, i) => {
+      if (found === undefined) return [];
+      const { text, updatedAt, by } = unpackRecord<VariableRecord>(found.value);
+      return [{ version: versions[i] ?? 0, text: text ?? 'null', updatedAt, by }];
+    });
+  }
+
+  /** Makes a kept value the present one again. @throws BridgeError `not_found` */
+  async restore(
+    namespace: Namespace,
+    key: VariableKey,
+    version: number,
+    commitId: string | undefined,
+    origin: Origin,
+  ): Promise<VariableDetails> {
+    const found = await this.#store.get(historyKeyOf(namespace, key, version));
+    if (found === undefined)
+      throw new BridgeError(
+        'not_found',
+        `no version ${version} of variable ${JSON.stringify(key)} is kept; see: cronium var history ${key}`,
+      );
+    const { text } = unpackRecord<VariableRecord>(found.value);
+    return await this.#changeOne(namespace, key, origin, commitId, undefined, () => ({ text }));
+  }
+
+  /** `listener` hears every change, with who made it, in commit order. Returns the stop. */
+  watch(
+    namespace: Namespace,
+    listener: (changes: VariableChange[], by: string) => void,
+  ): () => void {
+    return this.#store.watch(['var', namespaceText(namespace)], ({ entries }) => {
+      const changes: VariableChange[] = [];
+      let by = '';
+      for (const { value, version } of entries) {
+        const record = unpackRecord<VariableRecord>(value);
+        by = record.by;
+        changes.push(changeOf({ record, version }));
+      }
+      listener(changes, by);
+    });
+  }
+
+  /** Removes what has expired; as many as one commit takes. Returns how many it was. */
+  async sweep(): Promise<number> {
+    const now = this.#now();
+    let swept = 0;
+    for await (const entry of this.#store.range(['expiry', SYSTEM], { to: now, limit: SWEPT_MAX })) {
+      const { namespace, key } = unpackRecord<{ namespace: Namespace; key: VariableKey }>(
+        entry.value,
+      );
+      const ops: Op[] = [{ del: entry.key }];
+      const present = (await this.cache.of(namespace)).get(key);
+      const checks: Check[] = [];
+      if (present !== undefined && present.record.text !== null && !isLive(present.record, now)) {
+        const origin = { by: 'expiry' };
+        checks.push({ key: keyOf(namespace, key), version: present.version });
+        const record = this.#successor(key, present, { text: null }, origin);
+        ops.push({ put: keyOf(namespace, key), value: packRecord({ ...record }) });
+        ops.push(...this.#historyOps(namespace, present, record));
+      }
+      if ((await this.#store.commit({ checks, ops })).ok) swept++;
+    }
+    return swept;
+  }
+
+  // -------------------------------------------------------------------- changes
+
+  async #changeOne(
+    namespace: Namespace,
+    key: VariableKey,
+    origin: Origin,
+    commitId: string | undefined,
+    ifVersion: number | undefined,
+    make: () => Partial<VariableRecord>,
+  ): Promise<VariableDetails> {
+    await this.#change(namespace, origin, commitId, async (present) => {
+      const checks = this.#checksOf(namespace, key, present(key), ifVersion);
+      return { records: [this.#successor(key, present(key), make(), origin)], checks };
+    });
+    return await this.get(namespace, key);
+  }
+
+  /** A change that depends on the present value: in turn, and again when another server came between. */
+  async #update(
+    namespace: Namespace,
+    key: VariableKey,
+    commitId: string | undefined,
+    origin: Origin,
+    make: (text: string | null) => string,
+  ): Promise<VariableDetails> {
+    return await this.#inTurn(namespace, async () => {
+      const id = commitIdOf(origin, commitId);
+      for (let tries = 0; tries < TRIES_MAX; tries++) {
+        const cached = await this.cache.of(namespace);
+        const present = cached.get(key);
+        const text = make(this.#live(present)?.record.text ?? null);
+        const record = this.#successor(key, present, { text }, origin);
+        const checks = [{ key: keyOf(namespace, key), version: present?.version ?? 0 }];
+        const plan = { records: [record], checks };
+        if ((await this.#commit(namespace, plan, id, origin)).ok)
+          return await this.get(namespace, key);
+      }
+      throw tooManyConflicts();
+    });
+  }
+
+  /** Without changes: it had been made before, under its commit id. @throws BridgeError `conflict` when a check fails */
+  async #change(
+    namespace: Namespace,
+    origin: Origin,
+    commitId: string | undefined,
+    make: (present: (key: VariableKey) => Versioned | undefined) => Promise<Plan>,
+  ): Promise<Edited | { readonly version: number; readonly changes?: undefined }> {
+    const cached = await this.cache.of(namespace);
+    const plan = await make((key) => cached.get(key));
+    const committed = await this.#commit(namespace, plan, commitIdOf(origin, commitId), origin);
+    if (!committed.ok)
+      throw new BridgeError('conflict', 'the variable has changed meanwhile; read it and try again');
+    if (committed.repeated === true) return { version: committed.version };
+    return { version: committed.version, changes: changesOf(plan.records, committed.version) };
+  }
+
+  async #commit(
+    namespace: Namespace,
+    plan: Plan,
+    id: string | undefined,
+    { note }: Origin,
+  ): ReturnType<Store['commit']> {
+    const { records, checks, ops: more = [] } = plan;
+    const cached = await this.cache.of(namespace);
+    if (records.length === 0 && checks.length === 0 && more.length === 0)
+      return { ok: true, version: this.#store.version };
+    let bytes = 0;
+    let variables = 0;
+    const ops: Op[] = [...more];
+    for (const record of records) {
+      const before = cached.get(record.key);
+      this.#constraints.check(record);
+      bytes += bytesOf(record.key, record.text) - bytesOf(record.key, before?.record.text ?? null);
+      variables += Number(record.text !== null) - Number((before?.record.text ?? null) !== null);
+      ops.push({ put: keyOf(namespace, record.key), value: packRecord({ ...record }) });
+      if (before !== undefined) ops.push(...this.#historyOps(namespace, before, record));
+      if (record.expiresAt !== undefined)
+        ops.push({
+          put: ['expiry', SYSTEM, record.expiresAt, namespaceText(namespace), record.key],
+          value: packRecord({ namespace, key: record.key }),
+        });
+    }
+    const release = this.#reserve(namespace, bytes, variables, cached);
     try {
-      return await turn;
+      return await this.#store.commit({ checks, ops, note, ...(id !== undefined && { id }) });
     } finally {
-      if (this.#merging.get(id) === settled) this.#merging.delete(id);
+      release();
     }
   }
 
-  async #write(namespace: Namespace, edit: Edit, by: string, merged: Merged): Promise<Edited> {
-    for (let tries = 0; tries < MERGE_TRIES_MAX; tries++) {
-      const made = merged.size === 0 ? undefined : await this.#merges(by);
-      const done = made?.done.find(({ id }) => id === edit.merge?.commitId);
-      if (done !== undefined) return doneAgain(done, edit);
-      const edited = await this.#tryWrite(namespace, edit, by, merged, made);
-      if (edited !== undefined) return edited;
+  /** The record that follows on `before`: what is not said anew stays, of a variable that is there. */
+  #successor(
+    key: VariableKey,
+    before: Versioned | undefined,
+    said: Partial<VariableRecord>,
+    origin: Origin,
+  ): VariableRecord {
+    const now = this.#now();
+    const live = this.#live(before);
+    const history = this.#historyAfter(before, now);
+    return defined({
+      ...(live !== undefined && said.text !== null && attributesOf(live.record)),
+      text: null,
+      ...said,
+      key,
+      order: live?.record.order ?? this.#nextOrder(),
+      updatedAt: now,
+      by: origin.by,
+      ...(history.length > 0 && { history }),
+    });
+  }
+
+  #historyAfter(before: Versioned | undefined, now: number): readonly number[] {
+    if (before === undefined) return [];
+    const { text, updatedAt, history = [] } = before.record;
+    if (text === null || now - updatedAt < HISTORY_AFTER_MS) return history;
+    return [...history, before.version].slice(-HISTORY_MAX);
+  }
+
+  /** Keeps the value that `record` replaces, if it is to be kept, and drops the oldest. */
+  #historyOps(namespace: Namespace, before: Versioned, record: VariableRecord): Op[] {
+    const { key } = record;
+    const kept = new Set(record.history);
+    const ops: Op[] = [];
+    if (kept.has(before.version))
+      ops.push({
+        put: historyKeyOf(namespace, key, before.version),
+        value: packRecord(withoutHistory(before.record)),
+      });
+    for (const version of before.record.history ?? [])
+      if (!kept.has(version)) ops.push({ del: historyKeyOf(namespace, key, version) });
+    return ops;
+  }
+
+  #live(entry: Versioned | undefined): Versioned | undefined {
+    return entry !== undefined && isLive(entry.record, this.#now()) ? entry : undefined;
+  }
+
+  #checksOf(
+    namespace: Namespace,
+    key: VariableKey,
+    present: Versioned | undefined,
+    ifVersion: number | undefined,
+  ): Check[] {
+    if (ifVersion === undefined) return [];
+    const live = this.#live(present);
+    if ((live?.version ?? 0) !== ifVersion)
+      throw new BridgeError(
+        'conflict',
+        `variable ${JSON.stringify(key)} is at version ${live?.version ?? 0}, not ${ifVersion}; read it and try again`,
+      );
+    return [{ key: keyOf(namespace, key), version: present?.version ?? 0 }];
+  }
+
+  // -------------------------------------------------------------------- edits of many
+
+  #planOf(
+    namespace: Namespace,
+    edit: Edit,
+    merged: Merged,
+    origin: Origin,
+    present: (key: VariableKey) => Versioned | undefined,
+  ): Plan {
+    const wanted = new Map<VariableKey, string | null>();
+    const deleted = new Set(edit.delete);
+    for (const [key, text] of edit.set) wanted.set(key, text);
+    for (const key of deleted) if (!merged.has(key)) wanted.set(key, null);
+    const records: VariableRecord[] = [];
+    const checks: Check[] = [];
+    for (const [key, written] of wanted) {
+      const entry = present(key);
+      const how = merged.get(key);
+      let text = written;
+      if (how !== undefined && written !== null) {
+        const stored = deleted.has(key) ? null : (this.#live(entry)?.record.text ?? null);
+        text = combine(how.policy, key, { stored, base: how.base, written });
+        checks.push({ key: keyOf(namespace, key), version: entry?.version ?? 0 });
+      }
+      if (text === null && this.#live(entry) === undefined) continue;
+      records.push(this.#successor(key, entry, { text }, origin));
     }
-    throw new BridgeError('conflict', 'others keep changing the same variables; try again');
+    return { records, checks };
+  }
+
+  async #merge(
+    namespace: Namespace,
+    edit: Edit,
+    merged: Merged,
+    origin: Origin,
+  ): Promise<Edited> {
+    for (let tries = 0; tries < TRIES_MAX; tries++) {
+      const made = await this.#merges(namespace, origin.by);
+      const done = made.done.find(({ id }) => id === edit.commitId);
+      if (done !== undefined) return doneAgain(done, edit);
+      const cached = await this.cache.of(namespace);
+      const plan = this.#planOf(namespace, edit, merged, origin, (key) => cached.get(key));
+      const now: Done = {
+        id: edit.commitId ?? '',
+        version: 0,
+        updatedAt: this.#now(),
+        keys: plan.records.map(({ key, order, text }) => [
+          key,
+          order,
+          merged.has(key) ? text : null,
+        ]),
+      };
+      const record = mergesKeyOf(namespace, origin.by);
+      const committed = await this.#commit(
+        namespace,
+        {
+          records: plan.records,
+          checks: [...plan.checks, { key: record, version: made.version }],
+          ops: [{ put: record, value: packRecord({ done: lastOf([...made.done, now]) }) }],
+        },
+        undefined,
+        origin,
+      );
+      if (committed.ok)
+        return { version: committed.version, changes: changesOf(plan.records, committed.version) };
+    }
+    throw tooManyConflicts();
   }
 
   /** The merging edits of an execution that may be asked for again, and the version of their record. */
-  async #merges(by: string): Promise<Merges> {
-    const entry = await this.#store.get(mergesKeyOf(by));
+  async #merges(namespace: Namespace, by: string): Promise<Merges> {
+    const entry = await this.#store.get(mergesKeyOf(namespace, by));
     if (entry === undefined) return { version: 0, done: [] };
     const { done } = unpackRecord<{ done: readonly Done[] }>(entry.value);
     // The newest has not known its version when it was written: it is that of the record.
@@ -173,113 +559,58 @@ export class Variables {
     };
   }
 
-  /** Undefined: another server changed a variable that is merged, between its reading and the commit. */
-  async #tryWrite(
-    namespace: Namespace,
-    edit: Edit,
-    by: string,
-    merged: Merged,
-    made: Merges | undefined,
-  ): Promise<Edited | undefined> {
-    const wanted = new Map<VariableKey, string | null>();
-    const deleted = new Set(edit.delete);
-    for (const [key, text] of edit.set) wanted.set(key, text);
-    for (const key of deleted) if (!merged.has(key)) wanted.set(key, null);
-    const updatedAt = this.#now();
-    const keys = [...wanted.keys()];
-    const entries = await Promise.all(
-      keys.map(async (key) => await this.#store.get(keyOf(namespace, key))),
-    );
-    // After all reads: new variables stand in the order of the edit, however the store answers.
-    let growth = 0;
-    const checks: Check[] = [];
-    const records = keys.map((key, i): VariableRecord | undefined => {
-      const written = wanted.get(key) ?? null;
-      const entry = entries[i];
-      const before = entry && unpackRecord<VariableRecord>(entry.value);
-      const how = merged.get(key);
-      let text = written;
-      if (how !== undefined && written !== null) {
-        const stored = deleted.has(key) ? null : (before?.text ?? null);
-        text = combine(how.policy, key, { stored, base: how.base, written });
-        checks.push({ key: keyOf(namespace, key), version: entry?.version ?? 0 });
-      }
-      const existed = before !== undefined && before.text !== null;
-      if (text === null && !existed) return undefined;
-      growth += bytesOf(key, text) - bytesOf(key, before?.text ?? null);
-      return { key, text, order: existed ? before.order : this.#nextOrder(), updatedAt, by };
+  /** What has become of the variables of an edit that was made before. */
+  async #present(namespace: Namespace, edit: Edit): Promise<VariableChange[]> {
+    const cached = await this.cache.of(namespace);
+    const keys = new Set([...edit.set.map(([key]) => key), ...edit.delete]);
+    return [...keys].flatMap((key) => {
+      const entry = cached.get(key);
+      return entry === undefined ? [] : [changeOf(entry)];
     });
-    const written = records.filter((record) => record !== undefined);
-    if (written.length === 0) return { version: this.#store.version, changes: [] };
-    const ops = written.map(
-      (record): Op => ({ put: keyOf(namespace, record.key), value: packRecord(record) }),
-    );
-    const changes = written.map(({ key, text, order }) => ({ key, text, order, updatedAt }));
-    if (made !== undefined) {
-      const done: Done = {
-        id: edit.merge?.commitId ?? '',
-        version: 0,
-        updatedAt,
-        keys: changes.map(({ key, text, order }) => [key, order, merged.has(key) ? text : null]),
-      };
-      ops.push({ put: mergesKeyOf(by), value: packRecord({ done: lastOf([...made.done, done]) }) });
-      checks.push({ key: mergesKeyOf(by), version: made.version });
-    }
-    const size = await this.#reserve(namespace, growth);
-    const committed = await this.#store.commit({ checks, ops }).finally(() => {
-      size.pending -= growth;
-    });
-    if (!committed.ok) return undefined;
-    size.stored += growth;
-    return editedIn(committed.version, changes);
   }
 
-  /** `listener` hears every change, with who made it, in commit order. Returns the stop. */
-  watch(
+  async #inTurn<T>(namespace: Namespace, work: () => Promise<T>): Promise<T> {
+    const id = namespaceText(namespace);
+    const turn = (this.#turns.get(id) ?? Promise.resolve()).then(work);
+    const settled = turn.catch(() => {}); // the next one's turn, however this one ends
+    this.#turns.set(id, settled);
+    try {
+      return await turn;
+    } finally {
+      if (this.#turns.get(id) === settled) this.#turns.delete(id);
+    }
+  }
+
+  /** Takes room for what is about to be committed. Returns its release. @throws BridgeError `quota` when there is none */
+  #reserve(
     namespace: Namespace,
-    listener: (changes: VariableChange[], by: string) => void,
+    bytes: number,
+    variables: number,
+    { variableBytes, variableCount }: { variableBytes: number; variableCount: number },
   ): () => void {
-    return this.#store.watch(['var', namespaceText(namespace)], ({ entries }) => {
-      const first = entries[0];
-      if (first === undefined) return;
-      listener(entries.map(changeOf), unpackRecord<VariableRecord>(first.value).by);
-    });
-  }
-
-  /** Takes room for an edit that is about to be made. @throws BridgeError `quota` when there is none */
-  async #reserve(namespace: Namespace, growth: number): Promise<Size> {
     const id = namespaceText(namespace);
-    let size = await this.#sizeOf(namespace);
-    if (growth > 0 && size.stored + size.pending + growth > NAMESPACE_BYTES_MAX) {
-      // Edits at once may have counted the same variable twice: before anyone is refused, it is counted again.
-      size.stored = await this.#count(namespace);
-      size = await this.#sizeOf(namespace);
-      const bytes = size.stored + size.pending + growth;
-      if (bytes > NAMESPACE_BYTES_MAX)
-        throw new BridgeError(
-          'quota',
-          `the variables of ${id} would take ${bytes} bytes, of ${NAMESPACE_BYTES_MAX}: delete some first`,
-        );
-    }
-    size.pending += growth;
-    return size;
-  }
-
-  async #sizeOf(namespace: Namespace): Promise<Size> {
-    const id = namespaceText(namespace);
-    let size = this.#sizes.get(id);
-    if (size === undefined) {
-      size = this.#count(namespace).then((stored) => ({ stored, pending: 0 }));
-      this.#sizes.set(id, size);
-      size.catch(() => this.#sizes.delete(id));
-    }
-    return await size;
-  }
-
-  async #count(namespace: Namespace): Promise<number> {
-    let bytes = 0;
-    for (const { key, text } of await this.list(namespace)) bytes += bytesOf(key, text);
-    return bytes;
+    const quota = this.#quotaOf(namespace);
+    const pending = this.#pending.get(id) ?? { bytes: 0, variables: 0 };
+    const total = variableBytes + pending.bytes + bytes;
+    if (bytes > 0 && total > quota.bytes)
+      throw new BridgeError(
+        'quota',
+        `the variables of ${id} would take ${total} bytes, of ${quota.bytes}: delete some first, or see: cronium quota set --help`,
+      );
+    const count = variableCount + pending.variables + variables;
+    if (variables > 0 && count > quota.variables)
+      throw new BridgeError(
+        'quota',
+        `${id} would have ${count} variables, of ${quota.variables}: delete some first, or see: cronium quota set --help`,
+      );
+    pending.bytes += Math.max(0, bytes);
+    pending.variables += Math.max(0, variables);
+    this.#pending.set(id, pending);
+    return () => {
+      pending.bytes -= Math.max(0, bytes);
+      pending.variables -= Math.max(0, variables);
+      if (pending.bytes === 0 && pending.variables === 0) this.#pending.delete(id);
+    };
   }
 
   /** Later calls give larger numbers, across restarts too: milliseconds, with room for 1024 in each. */
@@ -289,43 +620,82 @@ export class Variables {
   }
 }
 
-const keyOf = (namespace: Namespace, key: VariableKey): Key => [
-  'var',
-  namespaceText(namespace),
-  key,
-];
+const QUOTA: VariableQuota = { variables: Number.POSITIVE_INFINITY, bytes: NAMESPACE_BYTES_MAX };
+const NO_POLICIES: ReadonlyMap<VariableKey, MergePolicy> = new Map();
 
-/** Deleted in the commit that ends the execution. */
-export const mergesKeyOf = (executionId: string): Key => ['merged', executionId];
+/** Removed by one sweep: the next one comes within a second. */
+const SWEPT_MAX = 200;
+
+const commitIdOf = ({ by }: Origin, commitId: string | undefined): string | undefined =>
+  commitId === undefined ? undefined : `${by}/${commitId}`;
+
+const tooManyConflicts = () =>
+  new BridgeError('conflict', 'others keep changing the same variables; try again');
+
+const notThere = (namespace: Namespace, key: VariableKey) =>
+  new BridgeError(
+    'not_found',
+    `no variable ${JSON.stringify(key)} for ${namespaceText(namespace)}; see: cronium var list`,
+  );
+
+const variableOf = (entry: Versioned): Variable => ({
+  ...changeOf(entry),
+  text: entry.record.text ?? 'null',
+});
+
+const changesOf = (records: readonly VariableRecord[], version: number): VariableChange[] =>
+  records.map((record) => changeOf({ record, version }));
 
 function doneAgain({ version, updatedAt, keys }: Done, edit: Edit): Edited {
   const texts = new Map(edit.set);
-  return editedIn(
+  const changes = keys.map(([key, order, text]) => ({
+    key,
+    order,
+    updatedAt,
+    text: text ?? texts.get(key) ?? null,
     version,
-    keys.map(([key, order, text]) => ({
-      key,
-      order,
-      updatedAt,
-      text: text ?? texts.get(key) ?? null,
-    })),
-  );
+  }));
+  return { version, changes };
 }
 
-const editedIn = (
-  version: number,
-  changes: readonly Omit<VariableChange, 'version'>[],
-): Edited => ({
-  version,
-  changes: changes.map((change) => ({ ...change, version })),
+function withoutHistory({ history: _, ...record }: VariableRecord): Omit<VariableRecord, 'history'> {
+  return record;
+}
+
+/** Some are undefined. */
+const attributesOf = ({ type, schema, secret, expiresAt, metadata }: VariableRecord) => ({
+  type,
+  schema,
+  secret,
+  expiresAt,
+  metadata,
 });
 
-/** What a variable takes in a message; a deleted one takes nothing. */
-function bytesOf(key: string, text: string | null): number {
-  if (text === null) return 0;
-  return Buffer.byteLength(key) + Buffer.byteLength(text) + VARIABLE_OVERHEAD_BYTES;
+/** Without the members that are undefined: MessagePack has no such thing. */
+function defined<T extends object>(record: T): { [K in keyof T]: Exclude<T[K], undefined> } {
+  return Object.fromEntries(
+    Object.entries(record).filter(([, value]) => value !== undefined),
+  ) as { [K in keyof T]: Exclude<T[K], undefined> };
 }
 
-function changeOf({ value, version }: Entry): VariableChange {
-  const { key, text, order, updatedAt } = unpackRecord<VariableRecord>(value);
-  return { key, text, order, updatedAt, version };
+/** What `said` takes away must be named with undefined, or it would be kept. */
+function withAttributes(
+  said: NonNullable<Setting['attributes']>,
+): Partial<VariableRecord> {
+  const entries = Object.entries(said).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(entries.map(([name, value]) => [name, value ?? undefined]));
+}
+
+function joined(key: VariableKey, text: string, more: string): string {
+  const misfit = () =>
+    new BridgeError(
+      'invalid',
+      `variable ${JSON.stringify(key)}: only elements can be appended to an array, and text to a string`,
+    );
+  const [first, last] = [text.trim(), more.trim()];
+  if (first.startsWith('"') && last.startsWith('"')) return `${first.slice(0, -1)}${last.slice(1)}`;
+  if (!first.startsWith('[') || !last.startsWith('[')) throw misfit();
+  const [start, end] = [first.slice(0, -1).trimEnd(), last.slice(1).trimStart()];
+  if (start === '[') return last;
+  return end === ']' ? first : `${start},${end}`;
 }

@@ -1,0 +1,152 @@
+import { z } from 'zod';
+import { ExecutionId, JsonText, Namespace, OwnerId, VariableKey } from '../names.js';
+import type { Operations } from '../protocol.js';
+import { Nothing, Time } from './common.js';
+import { Variable } from './variables.js';
+
+/** event.json, keys in this order: legacy-contract.md. */
+export const EventDocument = z.strictObject({
+  id: z.union([z.int(), z.string().max(256)]),
+  name: z.string().max(1024),
+  description: z.string().max(65536).nullable(),
+  type: z.string().max(64),
+  runLocation: z.string().max(64),
+  createdAt: z.string().max(64),
+  updatedAt: z.string().max(64),
+  userId: z.union([z.int(), z.string().max(256)]),
+  server: z
+    .strictObject({
+      id: z.union([z.int(), z.string().max(256)]),
+      name: z.string().max(1024),
+      address: z.string().max(1024),
+    })
+    .nullable(),
+  successCount: z.int().min(0),
+  failureCount: z.int().min(0),
+  lastRunAt: z.string().max(64).nullable(),
+});
+export type EventDocument = z.infer<typeof EventDocument>;
+
+export const STATUSES = ['succeeded', 'failed', 'timed-out', 'killed', 'oom'] as const;
+export const Status = z.enum(STATUSES);
+export type Status = z.infer<typeof Status>;
+
+/** `local` = everything; `remote` = variables are read only, and the core calls. */
+export const PROFILES = ['local', 'remote'] as const;
+
+/** `lifetimeMs` says the same as `expiresAt`, for a host whose clock differs from the server's. */
+const Token = { token: z.string(), expiresAt: Time, lifetimeMs: z.int() };
+
+export const EXECUTION_OPERATIONS = {
+  'execution.create': {
+    caller: 'host',
+    params: z
+      .strictObject({
+        user: OwnerId,
+        org: OwnerId.optional(),
+        variablesOf: Namespace,
+        runtime: z.string().max(64),
+        event: EventDocument,
+        timeoutMs: z.int().min(1),
+        /** Default `local`. */
+        profile: z.enum(PROFILES).optional(),
+        /** Every write is refused. */
+        readOnly: z.boolean().optional(),
+      })
+      .refine(
+        ({ user, org, variablesOf: of }) => ('user' in of ? of.user === user : of.org === org),
+        'variablesOf must be the user or the organisation of the execution',
+      ),
+    result: z.strictObject({ executionId: ExecutionId, ...Token }),
+  },
+  /** Verifies the token once; every later call names the channel instead. */
+  'execution.open': {
+    caller: 'host',
+    params: z.strictObject({ token: z.string().max(8192) }),
+    result: z.strictObject({
+      executionId: ExecutionId,
+      channel: z.int().min(1),
+      expiresAt: Time,
+      variables: z.array(Variable),
+      /** Keys with a merge policy, whether they exist or not. */
+      merged: z.array(VariableKey),
+    }),
+  },
+  'token.renew': {
+    caller: 'channel',
+    params: Nothing,
+    result: z.strictObject(Token),
+  },
+  /** Null = there is none (any more). */
+  'output.set': {
+    caller: 'channel',
+    params: z.strictObject({ text: JsonText.nullable() }),
+    result: Nothing,
+  },
+  'condition.set': {
+    caller: 'channel',
+    params: z.strictObject({ condition: z.boolean().nullable() }),
+    result: Nothing,
+  },
+  'execution.finish': {
+    caller: 'channel',
+    params: z.strictObject({
+      status: Status,
+      exitCode: z.int().nullable(),
+      signal: z.string().max(16).nullable(),
+      warnings: z.array(z.string().max(8192)).max(1000),
+      /** What output.json held when it was not JSON: kept with the execution. */
+      rawOutput: z.string().optional(),
+      startedAt: Time,
+      finishedAt: Time,
+    }),
+    result: Nothing,
+  },
+  'execution.get': {
+    caller: 'operator',
+    params: z.strictObject({ executionId: ExecutionId }),
+    result: z.strictObject({
+      executionId: ExecutionId,
+      record: z.record(z.string(), z.unknown()),
+      output: z.string().nullable(),
+      condition: z.boolean().nullable(),
+    }),
+  },
+  /** Newest first. */
+  'execution.list': {
+    caller: 'auditor',
+    params: z.strictObject({
+      namespace: Namespace.optional(),
+      /** Those that have not ended. */
+      running: z.boolean().optional(),
+      limit: z.int().min(1).max(1000),
+      /** Only older ones: `createdAt` of the last one seen. */
+      before: Time.optional(),
+    }),
+    result: z.strictObject({
+      executions: z.array(
+        z.strictObject({
+          executionId: ExecutionId,
+          namespace: Namespace,
+          name: z.string(),
+          runtime: z.string(),
+          host: z.string(),
+          createdAt: Time,
+          /** `running` until the host has told how it ended. */
+          status: z.union([Status, z.literal('running')]),
+          finishedAt: Time.nullable(),
+        }),
+      ),
+    }),
+  },
+  /** Asks the host to stop it; its status becomes `killed`. */
+  'execution.cancel': {
+    caller: 'operator',
+    params: z.strictObject({ executionId: ExecutionId, reason: z.string().max(1024) }),
+    result: Nothing,
+  },
+} as const satisfies Operations;
+
+/** Pushed on an execution's channel: an operator wants it stopped. */
+export const EXECUTION_CANCELLED = 'execution.cancelled';
+export const ExecutionCancelled = z.strictObject({ reason: z.string() });
