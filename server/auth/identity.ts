@@ -2,12 +2,14 @@ import type { X509Certificate } from 'node:crypto';
 import { createHash } from 'node:crypto';
 import { BridgeError } from '#bridge/wire/errors.js';
 
-export type Role = 'host' | 'operator';
+/** What a certificate of our CA may be for: a host runs scripts, an operator may do everything, an auditor may look. */
+export const ROLES = ['host', 'operator', 'auditor'] as const;
+export type Role = (typeof ROLES)[number];
 
 /** Who is at the other end of a connection, by its client certificate. */
 export interface Identity {
   readonly role: Role;
-  /** Common name: the host's or operator's. */
+  /** Common name: the host's, operator's or auditor's. */
   readonly name: string;
   /** RFC 8705 `x5t#S256`: base64url SHA-256 of the DER certificate. Tokens are bound to it. */
   readonly thumbprint: string;
@@ -26,7 +28,9 @@ export function identityOf(certificate: X509Certificate, now = Date.now()): Iden
   const { CN: name, OU: role }: Record<string, unknown> = certificate.toLegacyObject().subject;
   if (now > Date.parse(certificate.validTo) || now < Date.parse(certificate.validFrom))
     throw new BridgeError('denied', `the certificate of ${String(name)} is not valid at this time`);
-  if (typeof name !== 'string' || (role !== 'host' && role !== 'operator'))
-    throw new BridgeError('denied', 'the certificate names neither a host nor an operator');
+  if (typeof name !== 'string' || !isRole(role))
+    throw new BridgeError('denied', 'the certificate names no host, operator or auditor');
   return { role, name, thumbprint: thumbprintOf(certificate.raw) };
 }
+
+const isRole = (role: unknown): role is Role => ROLES.some((one) => one === role);

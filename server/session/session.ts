@@ -8,8 +8,12 @@ import {
   type ServerOperations,
   VARIABLES_CHANGED,
 } from '#bridge/wire/protocol.js';
+import { accessOf, allows, assertAllowed } from '#server/auth/access.js';
 import type { Identity } from '#server/auth/identity.js';
-import { type Grant, SCOPES, type Scope, type Tokens } from '#server/auth/tokens.js';
+import type { Revocations } from '#server/auth/revocations.js';
+import type { Successions } from '#server/auth/successions.js';
+import type { TokenRecords } from '#server/auth/token-records.js';
+import type { Grant, Tokens } from '#server/auth/tokens.js';
 import type { Executions } from '#server/services/executions.js';
 import type { MergePolicies } from '#server/services/merge-policies.js';
 import type { Variables } from '#server/services/variables.js';
@@ -19,6 +23,10 @@ const CHANNELS_MAX = 10_000;
 
 export interface Services {
   readonly tokens: Tokens;
+  /** Without them nothing is revoked, succeeded or recorded; a real server has all three. */
+  readonly revocations?: Revocations;
+  readonly successions?: Successions;
+  readonly tokenRecords?: TokenRecords;
   readonly variables: Variables;
   readonly policies: MergePolicies;
   readonly executions: Executions;
@@ -40,6 +48,7 @@ export class Session {
   readonly #peer: Peer<Record<never, never>, ServerOperations>;
   readonly #channels = new Map<number, Channel>();
   #nextChannel = 1;
+  readonly #unwatchRevocations: () => void;
   #greeted = false;
   #closed = false;
 
@@ -53,6 +62,9 @@ export class Session {
     this.#services = services;
     this.#log = log.child({ role: identity.role, peer: identity.name });
     this.#peer = new Peer(send, {}, SERVER_OPERATIONS, this.#serve);
+    const { revocations } = services;
+    this.#unwatchRevocations =
+      revocations?.onRevoked(() => this.#closeRevoked(revocations)) ?? (() => {});
   }
 
   get channels(): number {
@@ -67,6 +79,7 @@ export class Session {
   close(reason: BridgeError): void {
     this.#peer.close(reason);
     this.#closed = true;
+    this.#unwatchRevocations();
     for (const id of this.#channels.keys()) this.#closeChannel(id);
   }
 
@@ -102,13 +115,24 @@ export class Session {
     this.#channels.delete(id);
   }
 
+  #closeRevoked(revocations: Revocations): void {
+    for (const { id, grant } of this.#channels.values()) {
+      if (!revocations.isTokenRevoked(grant)) continue;
+      this.#log.info(
+        { execution: grant.executionId, channel: id },
+        'channel closed: token revoked',
+      );
+      this.#closeChannel(id);
+    }
+  }
+
   /** A connection can be lost in the middle of a call; nothing may be opened on it then. */
   #assertOpen(): void {
     if (this.#closed) throw new BridgeError('unavailable', 'the connection was closed');
   }
 
   /** @throws BridgeError `denied` for a channel of nobody, `token_expired` when it was not renewed in time. */
-  #channel(id: number, scope?: Scope): Channel {
+  #channel(id: number): Channel {
     const channel = this.#channels.get(id);
     if (channel === undefined) throw new BridgeError('denied', `channel ${id} is not open here`);
     const { grant } = channel;
@@ -117,8 +141,6 @@ export class Session {
         'token_expired',
         `the token of execution ${grant.executionId} has expired`,
       );
-    if (scope !== undefined && !grant.scopes.includes(scope))
-      throw new BridgeError('denied', `execution ${grant.executionId} has no scope "${scope}"`);
     return channel;
   }
 
@@ -129,31 +151,45 @@ export class Session {
           'invalid',
           `this server speaks protocol ${PROTOCOL_VERSION}, the peer ${params.protocol}: update the older one`,
         );
+      const { role, name } = this.#identity;
+      if (role === 'auditor')
+        throw new BridgeError('denied', 'this server has no operations for an auditor yet');
       this.#greeted = true;
       const { software } = this.#services.status();
-      return {
-        protocol: PROTOCOL_VERSION,
-        software,
-        role: this.#identity.role,
-        name: this.#identity.name,
-      };
+      return { protocol: PROTOCOL_VERSION, software, role, name };
     },
 
     'server.status': async () => this.#services.status(),
 
     'execution.create': async ({ params }) => {
-      const { executions, tokens } = this.#services;
-      const executionId = await executions.create(params, this.#identity.name);
-      const grant = { executionId, namespace: params.variablesOf, scopes: SCOPES };
-      const minted = await tokens.mint(grant, this.#identity.thumbprint);
+      const { executions, tokens, tokenRecords } = this.#services;
+      const { name, thumbprint } = this.#identity;
+      const executionId = await executions.create(params, name);
+      const access = accessOf('local');
+      const grant = { executionId, namespace: params.variablesOf, ...access };
+      const { jti, ...minted } = await tokens.mint(grant, thumbprint);
+      const { expiresAt } = minted;
+      await tokenRecords?.add({
+        jti,
+        executionId,
+        ...access,
+        thumbprint,
+        by: `host:${name}`,
+        expiresAt,
+      });
       this.#log.info({ execution: executionId, event: params.event.id }, 'execution created');
       return { executionId, ...minted };
     },
 
     'execution.open': async ({ params }) => {
-      const { tokens, executions, variables, policies } = this.#services;
-      const grant = await tokens.verify(params.token, this.#identity.thumbprint);
+      const { tokens, executions, variables, policies, successions } = this.#services;
+      const { thumbprint } = this.#identity;
+      const bearers = successions?.lineOf(thumbprint) ?? [thumbprint];
+      const grant = await tokens.verify(params.token, ...bearers);
       await executions.assertRunning(grant.executionId);
+      // In the same turn as the channel is kept: a revocation comes before this, or finds the channel.
+      if (this.#services.revocations?.isTokenRevoked(grant) === true)
+        throw new BridgeError('denied', 'the token was revoked');
       if (this.#channels.size >= CHANNELS_MAX)
         throw new BridgeError(
           'rate_limited',
@@ -161,9 +197,12 @@ export class Session {
         );
       this.#assertOpen();
       const id = this.#nextChannel++;
+      const mayRead = (key: string) => allows(grant, 'variables', 'r', key);
       // Watching starts before the list is read: a change in between arrives twice, which versions make harmless.
-      const unwatch = variables.watch(grant.namespace, (changes, by) => {
-        if (by !== grant.executionId) this.#peer.push(id, VARIABLES_CHANGED, { changes });
+      const unwatch = variables.watch(grant.namespace, (all, by) => {
+        const changes = all.filter(({ key }) => mayRead(key));
+        if (by !== grant.executionId && changes.length > 0)
+          this.#peer.push(id, VARIABLES_CHANGED, { changes });
       });
       // Ended through another channel or connection: this one is over too.
       const unwatchEnd = executions.onEnd(grant.executionId, () => this.#closeChannel(id));
@@ -177,8 +216,8 @@ export class Session {
           executionId: grant.executionId,
           channel: id,
           expiresAt: grant.expiresAt,
-          variables: await variables.list(grant.namespace),
-          merged: [...(await policies.of(grant.namespace)).keys()],
+          variables: (await variables.list(grant.namespace)).filter(({ key }) => mayRead(key)),
+          merged: [...(await policies.of(grant.namespace)).keys()].filter(mayRead),
         };
       } catch (error) {
         this.#closeChannel(id);
@@ -188,26 +227,32 @@ export class Session {
 
     'token.renew': async ({ channel: id }) => {
       const channel = this.#channel(id);
-      const minted = await this.#services.tokens.mint(channel.grant, this.#identity.thumbprint);
-      channel.grant = { ...channel.grant, expiresAt: minted.expiresAt };
+      const { grant } = channel;
+      const { jti, ...minted } = await this.#services.tokens.mint(grant, this.#identity.thumbprint);
+      channel.grant = { ...grant, jti, expiresAt: minted.expiresAt };
       return minted;
     },
 
     'variables.commit': async ({ params, channel }) => {
-      const { grant } = this.#channel(channel, 'variables');
+      const { grant } = this.#channel(channel);
       const { set, delete: deleted, ...merge } = params;
+      const keys = [...set.map(([key]) => key), ...deleted];
+      if (keys.length === 0) assertAllowed(grant, 'variables', 'w');
+      for (const key of keys) assertAllowed(grant, 'variables', 'w', key);
       const edit = { set, delete: deleted, merge };
       return await this.#services.variables.edit(grant.namespace, edit, grant.executionId);
     },
 
     'output.set': async ({ params, channel }) => {
-      const { grant } = this.#channel(channel, 'output');
+      const { grant } = this.#channel(channel);
+      assertAllowed(grant, 'output', 'w');
       await this.#services.executions.setOutput(grant.executionId, params.text);
       return {};
     },
 
     'condition.set': async ({ params, channel }) => {
-      const { grant } = this.#channel(channel, 'condition');
+      const { grant } = this.#channel(channel);
+      assertAllowed(grant, 'condition', 'w');
       await this.#services.executions.setCondition(grant.executionId, params.condition);
       return {};
     },

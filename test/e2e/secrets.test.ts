@@ -219,8 +219,10 @@ sleep 2`;
       const grant = {
         executionId: created.executionId,
         namespace: { user: 'ada' },
-        scopes: ['variables'] as const,
-      };
+        profile: 'local',
+        mode: 'rw',
+        cap: [{ area: 'variables', access: 'rw' }],
+      } as const;
       const expired = await mint.mint(grant, thumbprint, -60_000);
       t.equal(await open(first, expired.token), 'token_expired');
       const unknown = await mint.mint(

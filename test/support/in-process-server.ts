@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { pino } from 'pino';
 import type { TlsFiles } from '#bridge/client/connection.js';
 import { Authority } from '#server/admin/certificates.js';
+import { SigningKeys } from '#server/auth/signing-keys.js';
 import { Tokens } from '#server/auth/tokens.js';
 import { Listener } from '#server/listen/listener.js';
 import { Executions } from '#server/services/executions.js';
@@ -26,7 +27,7 @@ export class InProcessServer implements AsyncDisposable {
   private constructor(directory: string, tokenLifetimeMs: number | undefined) {
     this.directory = directory;
     const { privateKey } = generateKeyPairSync('ed25519');
-    this.#tokens = new Tokens(privateKey, Date.now, tokenLifetimeMs);
+    this.#tokens = new Tokens(new SigningKeys(privateKey), Date.now, tokenLifetimeMs);
   }
 
   static async start(options: { tokenLifetimeMs?: number } = {}): Promise<InProcessServer> {

@@ -7,7 +7,7 @@ import * as x509 from '@peculiar/x509';
 import t from 'tap';
 import { BridgeError } from '#bridge/wire/errors.js';
 import { Authority, type LeafRequest } from '#server/admin/certificates.js';
-import { type Identity, identityOf, thumbprintOf } from '#server/auth/identity.js';
+import { type Identity, identityOf, ROLES, thumbprintOf } from '#server/auth/identity.js';
 
 const DAY_MS = 24 * 60 * 60 * 1000;
 
@@ -38,7 +38,7 @@ function identify(certificate: X509Certificate, now?: number): Identity | string
 }
 
 void t.test('a certificate says who is there: role, name and thumbprint', async (t) => {
-  for (const role of ['host', 'operator'] as const) {
+  for (const role of ROLES) {
     const certificate = await certificateFor({ name: `${role}-7.example.org`, role });
     const thumbprint = createHash('sha256').update(certificate.raw).digest('base64url');
     t.strictSame(identify(certificate), { role, name: `${role}-7.example.org`, thumbprint });
@@ -87,17 +87,28 @@ void t.test('an expired certificate is refused by the real clock', async (t) => 
   t.equal(identify(certificate), 'the certificate of a is not valid at this time');
 });
 
-void t.test('a certificate that names neither host nor operator is refused', async (t) => {
-  const roles = ['server', 'admin', 'HOST', 'Host', 'host ', 'hosts', 'operator2', 'root'];
+void t.test('a certificate that names no role of ours is refused', async (t) => {
+  const roles = [
+    'server',
+    'admin',
+    'HOST',
+    'Host',
+    'host ',
+    'hosts',
+    'operator2',
+    'root',
+    'Auditor',
+    'audit',
+  ];
   for (const role of roles) {
     const certificate = await certificateFor({ name: 'a', role: role as 'server' });
-    t.match(identify(certificate), /names neither a host nor an operator/, role);
+    t.match(identify(certificate), /names no host, operator or auditor/, role);
   }
 });
 
 void t.test('a certificate without a role, such as the authority’s own, is refused', async (t) => {
   const certificate = new X509Certificate(readFileSync(filesFor('ca').cert));
-  t.match(identify(certificate), /names neither a host nor an operator/);
+  t.match(identify(certificate), /names no host, operator or auditor/);
 });
 
 void t.test('a role in another place than OU is no role', async (t) => {
@@ -105,7 +116,7 @@ void t.test('a role in another place than OU is no role', async (t) => {
     const certificate = await certificateFor({ name, role: 'server' });
     t.match(
       identify(certificate),
-      /names neither a host nor an operator/,
+      /names no host, operator or auditor/,
       `${name} by ${certificate.subject}`,
     );
   }
@@ -113,6 +124,7 @@ void t.test('a role in another place than OU is no role', async (t) => {
 
 void t.test('a host cannot be given another role by its name', async (t) => {
   const names = [
+    'a, OU=auditor',
     'a, OU=operator',
     'a,OU=operator',
     'a+OU=operator',
@@ -127,7 +139,7 @@ void t.test('a host cannot be given another role by its name', async (t) => {
     const certificate = await certificateFor({ name, role: 'host' }).catch(() => undefined);
     const identity = certificate && identify(certificate);
     const role = typeof identity === 'object' ? identity.role : 'refused';
-    t.not(role, 'operator', JSON.stringify(name));
+    t.match(role, /^(host|refused)$/, JSON.stringify(name));
   }
 });
 

@@ -4,24 +4,28 @@ import {
   createPublicKey,
   generateKeyPairSync,
   type KeyObject,
+  sign,
 } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type JWTPayload, SignJWT } from 'jose';
 import t, { type Test } from 'tap';
 import { BridgeError, type Code } from '#bridge/wire/errors.js';
 import { ExecutionId } from '#bridge/wire/names.js';
-import { SCOPES, TOKEN_LIFETIME_MS, Tokens } from '#server/auth/tokens.js';
+import { accessOf } from '#server/auth/access.js';
+import { keyIdOf, SigningKeys } from '#server/auth/signing-keys.js';
+import { TOKEN_LIFETIME_MS, Tokens } from '#server/auth/tokens.js';
 import { randomTest } from '#test/support/random.js';
 
 const HOST = 'thumbprint-of-host-a';
 const OTHER_HOST = 'thumbprint-of-host-b';
 const EXECUTION = ExecutionId.parse('7b0f4e6e-9f5a-4c8e-8a52-0d8b7c1f2a33');
-const GRANT = { executionId: EXECUTION, namespace: { user: 'ada' }, scopes: SCOPES } as const;
+const GRANT = { executionId: EXECUTION, namespace: { user: 'ada' }, ...accessOf('local') } as const;
 
 /** 2026-11-23T07:00:00Z, exactly on a second. */
 const START = Date.UTC(2026, 10, 23, 7);
+const DAY_MS = 24 * 60 * 60 * 1000;
 
 /** A server's tokens under a clock that the test moves, with the key it signs with. */
 class Office {
@@ -31,7 +35,7 @@ class Office {
 
   constructor(key = generateKeyPairSync('ed25519').privateKey) {
     this.key = key;
-    this.tokens = new Tokens(key, () => this.now);
+    this.tokens = new Tokens(new SigningKeys(key), () => this.now);
   }
 
   mint = async (lifetimeMs?: number): Promise<string> =>
@@ -53,43 +57,60 @@ const encode = (value: unknown) => Buffer.from(JSON.stringify(value)).toString('
 const decode = (part: string | undefined) =>
   JSON.parse(Buffer.from(part ?? '', 'base64url').toString()) as Record<string, unknown>;
 
+const JTI = '0f3b1c52-54a1-4d59-9a05-1a8c0b0d7e11';
+
 /** The claims and header of a good token. */
 const CLAIMS: JWTPayload = {
   iss: 'cronium-server',
   aud: 'cronium-runtime',
   sub: `exec:${EXECUTION}`,
-  jti: 'f5a7',
+  jti: JTI,
+  fam: JTI,
   iat: START / 1000,
   nbf: START / 1000,
   exp: START / 1000 + 300,
   ns: { user: 'ada' },
-  cap: ['variables'],
+  profile: 'local',
+  mode: 'rw',
+  cap: [{ area: 'variables', access: 'rw' }],
   cnf: { 'x5t#S256': HOST },
 };
-const HEADER = { alg: 'EdDSA', typ: 'at+jwt' };
+const headerOf = (key: KeyObject) => ({
+  alg: 'EdDSA',
+  typ: 'at+jwt',
+  kid: keyIdOf(createPublicKey(key)),
+});
 
-/** Signs CLAIMS with changes; a claim that is undefined is left out. */
+/** Signs CLAIMS with changes; a claim or header that is undefined is left out. */
 const forge = (
   key: KeyObject,
   claims: Readonly<Record<string, unknown>> = {},
   header: Readonly<Record<string, unknown>> = {},
 ) =>
   new SignJWT(JSON.parse(JSON.stringify({ ...CLAIMS, ...claims })) as JWTPayload)
-    .setProtectedHeader({ ...HEADER, ...header })
+    .setProtectedHeader({ ...headerOf(key), ...header })
     .sign(key);
 
 void t.test('a token grants to its host what was granted to its execution', async (t) => {
   const { tokens, now } = new Office();
   const minted = await tokens.mint(GRANT, HOST);
   t.equal(minted.expiresAt, now + TOKEN_LIFETIME_MS);
-  t.strictSame(await tokens.verify(minted.token, HOST), { ...GRANT, expiresAt: minted.expiresAt });
+  const { jti, expiresAt } = minted;
+  t.strictSame(await tokens.verify(minted.token, HOST), { ...GRANT, jti, family: jti, expiresAt });
   const narrow = {
     executionId: EXECUTION,
     namespace: { org: 'acme' },
-    scopes: ['output'],
+    profile: 'remote',
+    mode: 'ro',
+    cap: [{ area: 'variables', access: 'r', keys: ['app_*', '*_url'] }],
   } as const;
   const other = await tokens.mint(narrow, HOST, 1000);
-  t.strictSame(await tokens.verify(other.token, HOST), { ...narrow, expiresAt: now + 1000 });
+  t.strictSame(await tokens.verify(other.token, HOST), {
+    ...narrow,
+    jti: other.jti,
+    family: other.jti,
+    expiresAt: now + 1000,
+  });
 });
 
 void t.test(
@@ -99,8 +120,13 @@ void t.test(
     const [header, claims] = (await office.mint())
       .split('.')
       .map((part, i) => (i < 2 ? decode(part) : {}));
-    t.strictSame(header, HEADER);
-    t.match(claims, { ...CLAIMS, jti: /^[0-9a-f-]{36}$/, cap: [...SCOPES] });
+    t.strictSame(header, headerOf(office.key));
+    t.match(claims, {
+      ...CLAIMS,
+      jti: /^[0-9a-f-]{36}$/,
+      fam: claims?.['jti'],
+      cap: [...GRANT.cap],
+    });
     const again = decode((await office.mint()).split('.')[1]);
     t.not(again['jti'], claims?.['jti'], 'every token has an id of its own');
   },
@@ -185,11 +211,38 @@ void t.test('a token with any other claim than ours is denied', async (t) => {
     'a namespace of nobody': { ns: {} },
     'a namespace with a name that is none': { ns: { user: '../root' } },
     'no scopes': { cap: undefined },
-    'a scope that does not exist': { cap: ['variables', 'admin'] },
-    'a scope instead of a list': { cap: 'variables' },
+    'scopes as the first version wrote them': { cap: ['variables'] },
+    'a scope instead of a list': { cap: { area: 'variables', access: 'rw' } },
+    'an area that does not exist': { cap: [{ area: 'admin', access: 'r' }] },
+    'a good area and one that does not exist': {
+      cap: [
+        { area: 'variables', access: 'rw' },
+        { area: 'everything', access: 'r' },
+      ],
+    },
+    'an access that does not exist': { cap: [{ area: 'variables', access: 'w' }] },
+    'a capability that says more': { cap: [{ area: 'variables', access: 'r', not: ['x'] }] },
+    'no pattern': { cap: [{ area: 'variables', access: 'r', keys: [] }] },
+    'a pattern with three stars': { cap: [{ area: 'variables', access: 'r', keys: ['*a*b*'] }] },
+    'a pattern that is too long': {
+      cap: [{ area: 'variables', access: 'r', keys: ['x'.repeat(256)] }],
+    },
+    'too many patterns': {
+      cap: [{ area: 'variables', access: 'r', keys: Array.from({ length: 33 }, () => 'x') }],
+    },
+    'too many capabilities': {
+      cap: Array.from({ length: 33 }, () => ({ area: 'variables', access: 'r' })),
+    },
+    'no profile': { profile: undefined },
+    'a profile that does not exist': { profile: 'root' },
+    'no mode': { mode: undefined },
+    'a mode that does not exist': { mode: 'r' },
     'no subject': { sub: undefined },
     'a subject that is no execution': { sub: 'user:ada' },
     'no id': { jti: undefined },
+    'an id that is none of ours': { jti: 'f5a7' },
+    'no family': { fam: undefined },
+    'a family that is none of ours': { fam: 'system' },
   };
   for (const [what, claims] of Object.entries(table))
     t.equal(await office.verdict(await forge(office.key, claims)), 'denied', what);
@@ -209,16 +262,25 @@ void t.test(
 
 void t.test('a token of another kind is denied, though we signed it', async (t) => {
   const office = new Office();
-  for (const typ of ['JWT', 'jwt', 'id+jwt', 'at', '', 'at+jwt+more'])
+  for (const typ of [
+    'JWT',
+    'jwt',
+    'id+jwt',
+    'at',
+    '',
+    'at+jwt+more',
+    'AT+JWT',
+    'application/at+jwt',
+  ])
     t.equal(
       await office.verdict(await forge(office.key, {}, { typ })),
       'denied',
       JSON.stringify(typ),
     );
-  const { typ: _, ...untyped } = HEADER;
+  const { typ: _, ...untyped } = headerOf(office.key);
   const bare = await new SignJWT(CLAIMS).setProtectedHeader(untyped).sign(office.key);
   t.equal(await office.verdict(bare), 'denied', 'no type');
-  const critical = `${encode({ ...HEADER, crit: ['exp'], exp: 1 })}.${encode(CLAIMS)}`;
+  const critical = `${encode({ ...headerOf(office.key), crit: ['exp'], exp: 1 })}.${encode(CLAIMS)}`;
   t.equal(await office.verdict(`${critical}.AA`), 'denied', 'an unknown critical header');
 });
 
@@ -246,7 +308,7 @@ void t.test('alg none is denied, with and without a signature, in any spelling',
   const signature = (await office.mint()).split('.')[2];
   for (const alg of ['none', 'None', 'NONE', 'nOnE', '', null, undefined])
     for (const end of ['', signature, 'AA']) {
-      const token = `${encode({ ...HEADER, alg })}.${encode(CLAIMS)}.${end}`;
+      const token = `${encode({ ...headerOf(office.key), alg })}.${encode(CLAIMS)}.${end}`;
       t.equal(
         await office.verdict(token),
         'denied',
@@ -271,7 +333,7 @@ void t.test('a token signed by HMAC with our public key for a secret is denied',
       ['HS512', 'sha512'],
       ['EdDSA', 'sha512'],
     ] as const) {
-      const signed = `${encode({ ...HEADER, alg })}.${encode(CLAIMS)}`;
+      const signed = `${encode({ ...headerOf(office.key), alg })}.${encode(CLAIMS)}`;
       const token = `${signed}.${createHmac(hash, secret).update(signed).digest('base64url')}`;
       t.equal(await office.verdict(token), 'denied', `${alg} with ${what}`);
     }
@@ -284,7 +346,10 @@ void t.test('a token whose payload or header was changed is denied', async (t) =
   const changes: Record<string, unknown> = {
     exp: START / 1000 + 86_400,
     ns: { user: 'eve' },
-    cap: ['variables'],
+    cap: [{ area: 'tools', access: 'rw' }],
+    mode: 'ro',
+    profile: 'remote',
+    jti: crypto.randomUUID(),
     sub: 'exec:11111111-2222-4333-8444-555555555555',
     cnf: { 'x5t#S256': OTHER_HOST },
     iss: 'cronium-server ',
@@ -364,6 +429,9 @@ void t.test('a refusal tells a stranger nothing about the token', async (t) => {
     await forge(key, { iss: 'x' }),
     await forge(key, { aud: 'x' }),
     await forge(key, { cap: ['x'] }),
+    await forge(key, {}, { kid: undefined }),
+    await forge(key, {}, { kid: 'x' }),
+    await forge(key, {}, { jku: 'https://example.org/keys' }),
     await new Office().mint(),
     'x',
   ];
@@ -379,6 +447,90 @@ function temporaryFile(t: Test): string {
 }
 
 void t.test(
+  'a token whose header says anything else than algorithm, type and our key is denied with one sentence',
+  async (t) => {
+    const office = new Office();
+    const stranger = new Office();
+    const { kid } = headerOf(office.key);
+    const jwk = createPublicKey(stranger.key).export({ format: 'jwk' });
+    const headers: Record<string, Readonly<Record<string, unknown>>> = {
+      'no kid': { kid: undefined },
+      'an empty kid': { kid: '' },
+      'an unknown kid': { kid: 'AAAAAAAAAAAAAAAA' },
+      'a kid that is no text': { kid: [kid] },
+      'a kid that begins like ours': { kid: `${kid}=` },
+      'a kid of somebody else': { kid: headerOf(stranger.key).kid },
+      'a kid that is a path': { kid: '../../server/token.key' },
+      'a kid of an object’s own': { kid: '__proto__' },
+      'its own key': { jwk },
+      'its own key under our kid': { jwk: { ...jwk, kid }, kid },
+      'a place to get a key': { jku: 'https://example.org/keys.json' },
+      'a certificate': { x5c: ['MIIB'] },
+      'a place to get a certificate': { x5u: 'https://example.org/cert.pem' },
+      'the hash of a certificate': { x5t: 'AAAA', 'x5t#S256': HOST },
+      'another content type': { cty: 'JWT' },
+      'compressed content': { zip: 'DEF' },
+      'a claim in the header': { sub: `exec:${EXECUTION}` },
+    };
+    const sentences = new Set<string>();
+    const judge = async (what: string, token: string) => {
+      const error: unknown = await office.tokens.verify(token, HOST).catch((e: unknown) => e);
+      t.match(error, { name: 'BridgeError', code: 'denied' }, what);
+      sentences.add(String(error));
+    };
+    // Signed by our own key, so that only the header is wrong; and by a stranger's, who knows our kid.
+    for (const [what, header] of Object.entries(headers))
+      for (const key of [office.key, stranger.key])
+        await judge(what, await forge(key, {}, { kid, ...header }));
+    await judge('a stranger under our kid', await forge(stranger.key, {}, { kid }));
+    const payload = encode(CLAIMS);
+    for (const header of [
+      { ...headerOf(office.key), crit: ['b64'], b64: false },
+      { ...headerOf(office.key), crit: ['kid'] },
+      { ...headerOf(office.key), crit: [] },
+      { ...headerOf(office.key), alg: ['EdDSA'] },
+      { ...headerOf(office.key), alg: 'Ed25519' },
+      { ...headerOf(office.key), alg: 'ES256' },
+      [headerOf(office.key)],
+      null,
+      'EdDSA',
+    ]) {
+      const signed = `${encode(header)}.${payload}`;
+      const signature = sign(null, Buffer.from(signed), office.key).toString('base64url');
+      await judge(JSON.stringify(header), `${signed}.${signature}`);
+    }
+    t.strictSame([...sentences], ['BridgeError: the token is not valid here']);
+    t.equal(await office.verdict(await forge(office.key, {}, { kid })), 'granted');
+  },
+);
+
+void t.test('a renewed token has an id of its own and its family’s', async (t) => {
+  const { tokens } = new Office();
+  const first = await tokens.verify((await tokens.mint(GRANT, HOST)).token, HOST);
+  const second = await tokens.verify((await tokens.mint(first, HOST)).token, HOST);
+  const third = await tokens.verify((await tokens.mint(second, HOST)).token, HOST);
+  t.equal(new Set([first.jti, second.jti, third.jti]).size, 3);
+  t.strictSame([second.family, third.family], [first.jti, first.jti]);
+  const { jti: _, expiresAt: __, ...rest } = first;
+  t.match(third, rest, 'it grants the same');
+});
+
+void t.test('a token is good for the certificates that took over from its own', async (t) => {
+  const { tokens } = new Office();
+  const { token } = await tokens.mint(GRANT, HOST);
+  t.match(await tokens.verify(token, OTHER_HOST, HOST), { executionId: EXECUTION });
+  await t.rejects(tokens.verify(token, OTHER_HOST), { code: 'denied' });
+  await t.rejects(tokens.verify(token), { code: 'denied' });
+});
+
+void t.test('scopes that would make a token longer than a host can send are refused', async (t) => {
+  const { tokens } = new Office();
+  const keys = Array.from({ length: 32 }, (_, i) => `${'x'.repeat(250)}${i}`);
+  const wide = { ...GRANT, cap: [{ area: 'variables', access: 'r', keys } as const] };
+  await t.rejects(tokens.mint(wide, HOST), { code: 'too_large', message: /fewer or shorter/ });
+});
+
+void t.test(
   'the signing key is made once, with mode 0600, and tokens outlive a restart',
   async (t) => {
     const file = temporaryFile(t);
@@ -386,9 +538,103 @@ void t.test(
     t.teardown(() => process.umask(umask));
     const { token } = await Tokens.open(file).mint(GRANT, HOST);
     t.equal((statSync(file).mode & 0o7777).toString(8), '600');
-    const pem = readFileSync(file, 'utf8');
-    t.equal(createPrivateKey(pem).asymmetricKeyType, 'ed25519');
+    const text = readFileSync(file, 'utf8');
+    const { signing } = JSON.parse(text) as { signing: string };
+    t.equal(createPrivateKey(signing).asymmetricKeyType, 'ed25519');
     t.match(await Tokens.open(file).verify(token, HOST), { executionId: EXECUTION });
-    t.equal(readFileSync(file, 'utf8'), pem);
+    t.equal(readFileSync(file, 'utf8'), text);
+  },
+);
+
+void t.test(
+  'after a rotation new tokens have a new key, and old ones live to their end',
+  async (t) => {
+    const file = temporaryFile(t);
+    let now = START;
+    const tokens = Tokens.open(file, () => now);
+    const running = Tokens.open(file, () => now);
+    const old = await tokens.mint(GRANT, HOST, DAY_MS);
+    const oldKey = tokens.keyId;
+    tokens.rotateSigningKey();
+    t.not(tokens.keyId, oldKey);
+    t.equal((statSync(file).mode & 0o7777).toString(8), '600');
+    t.match(await tokens.verify(old.token, HOST), { jti: old.jti });
+    const fresh = await tokens.mint(GRANT, HOST, 10 * DAY_MS);
+    t.equal(decode(fresh.token.split('.')[0])['kid'], tokens.keyId);
+
+    await t.rejects(
+      running.verify(fresh.token, HOST),
+      { code: 'denied' },
+      'before it has reloaded',
+    );
+    running.reload();
+    t.equal(running.keyId, tokens.keyId);
+    t.match(await running.verify(fresh.token, HOST), { jti: fresh.jti });
+    t.match(await running.verify(old.token, HOST), { jti: old.jti });
+
+    // A token that the old key signed with a longer life than we give would have to be a forgery by whoever stole the key.
+    now = START + DAY_MS + 61_000;
+    t.equal(
+      await running.verify(old.token, HOST).catch((e: unknown) => (e as BridgeError).code),
+      'denied',
+      'the old key is gone with the last token it can have signed',
+    );
+    t.match(await running.verify(fresh.token, HOST), { jti: fresh.jti });
+    running.rotateSigningKey();
+    const { retired } = JSON.parse(readFileSync(file, 'utf8')) as { retired: unknown[] };
+    t.equal(retired.length, 1, 'and so is its place in the file');
+  },
+);
+
+void t.test('rotated twice in a row, both earlier keys verify', async (t) => {
+  const tokens = Tokens.open(temporaryFile(t), () => START);
+  const minted = [];
+  for (let i = 0; i < 3; i++) {
+    minted.push(await tokens.mint(GRANT, HOST));
+    if (i < 2) tokens.rotateSigningKey();
+  }
+  for (const { token, jti } of minted) t.match(await tokens.verify(token, HOST), { jti });
+});
+
+void t.test('a key file of the first version, a bare PEM, is still read', async (t) => {
+  const file = temporaryFile(t);
+  const { privateKey } = generateKeyPairSync('ed25519');
+  writeFileSync(file, privateKey.export({ format: 'pem', type: 'pkcs8' }));
+  const tokens = Tokens.open(file, () => START);
+  t.equal(tokens.keyId, keyIdOf(createPublicKey(privateKey)));
+  const { token } = await tokens.mint(GRANT, HOST);
+  tokens.rotateSigningKey();
+  t.match(await tokens.verify(token, HOST), { executionId: EXECUTION });
+});
+
+void t.test(
+  'a damaged key file is refused with a sentence, and a running server keeps its keys',
+  async (t) => {
+    const file = temporaryFile(t);
+    const tokens = Tokens.open(file, () => START);
+    const { token } = await tokens.mint(GRANT, HOST);
+    const { privateKey: ec } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+    const ecPem = ec.export({ format: 'pem', type: 'pkcs8' }).toString();
+    for (const text of [
+      '',
+      '{}',
+      'nonsense',
+      '-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n',
+      ecPem,
+      JSON.stringify({ version: 1, signing: ecPem, retired: [] }),
+      JSON.stringify({ version: 2, signing: '', retired: [] }),
+      JSON.stringify({ version: 1, signing: '', retired: [], more: 1 }),
+    ]) {
+      writeFileSync(file, text);
+      t.throws(
+        () => Tokens.open(file),
+        { code: 'invalid', message: /holds no signing keys/ },
+        text,
+      );
+      t.throws(() => tokens.reload(), { code: 'invalid' });
+      t.throws(() => tokens.rotateSigningKey(), { code: 'invalid' });
+      t.equal(readFileSync(file, 'utf8'), text, 'nothing is made over it');
+    }
+    t.match(await tokens.verify(token, HOST), { executionId: EXECUTION });
   },
 );
