@@ -27,6 +27,8 @@ export interface LeafRequest {
   readonly files: CertificateFiles;
   readonly name: string;
   readonly role: Role | 'server';
+  /** Defaults to a little before now. */
+  readonly notBefore?: Date;
   /** Defaults to a year from now. */
   readonly notAfter?: Date;
 }
@@ -78,7 +80,7 @@ export class Authority {
   }
 
   /** Role in OU, name in CN: server/auth/identity.ts reads them. */
-  async issue({ files, name, role, notAfter }: LeafRequest): Promise<void> {
+  async issue({ files, name, role, notBefore, notAfter }: LeafRequest): Promise<void> {
     const keys = await webcrypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify']);
     const end = notAfter ?? new Date(Date.now() + LEAF_DAYS * DAY_MS);
     const usage =
@@ -88,7 +90,7 @@ export class Authority {
       subject: [{ CN: [name] }, { OU: [role] }],
       issuer: this.#certificate.subject,
       serialNumber: serialNumber(),
-      notBefore: new Date(Math.min(Date.now(), end.getTime()) - BACKDATE_MS),
+      notBefore: notBefore ?? new Date(Math.min(Date.now(), end.getTime()) - BACKDATE_MS),
       notAfter: end,
       publicKey: keys.publicKey,
       signingKey: this.#key,

@@ -1,8 +1,8 @@
-import { constants } from 'node:crypto';
+import { constants, createPrivateKey, X509Certificate } from 'node:crypto';
 import { createServer, type Server } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { TLSSocket } from 'node:tls';
+import { type SecureContextOptions, TLSSocket } from 'node:tls';
 import type { Logger } from 'pino';
 import { WebSocket, WebSocketServer } from 'ws';
 import { asBridgeError, BridgeError, errnoCode } from '#bridge/wire/errors.js';
@@ -26,13 +26,21 @@ export interface Connection {
   close(reason: BridgeError): void;
 }
 
+/** PEM texts. */
+export interface TlsTexts {
+  readonly ca: string;
+  readonly cert: string;
+  readonly key: string;
+}
+
 export interface ListenOptions {
   readonly host: string;
   /** 0 = any free port. */
   readonly port: number;
-  /** PEM texts. */
-  readonly tls: { readonly ca: string; readonly cert: string; readonly key: string };
+  readonly tls: TlsTexts;
   readonly log: Logger;
+  /** Of a client certificate's thumbprint; asked at every upgrade. */
+  readonly isRevoked?: (thumbprint: string) => boolean;
   readonly connect: (identity: Identity, send: (bytes: Uint8Array) => void) => Connection;
 }
 
@@ -42,22 +50,22 @@ export class Listener implements AsyncDisposable {
   readonly #sockets: WebSocketServer;
   readonly #log: Logger;
   readonly #connect: ListenOptions['connect'];
+  readonly #isRevoked: (thumbprint: string) => boolean;
+  readonly #thumbprints = new WeakMap<WebSocket, string>();
   readonly #open = new Map<WebSocket, Connection>();
   readonly #pinger: NodeJS.Timeout;
   readonly #alive = new WeakSet<WebSocket>();
   readonly #refused = new Set<Duplex>();
 
-  private constructor({ tls, log, connect }: ListenOptions) {
+  private constructor({ tls, log, connect, isRevoked = () => false }: ListenOptions) {
     this.#log = log;
     this.#connect = connect;
+    this.#isRevoked = isRevoked;
     this.#http = createServer({
-      ...tls,
-      minVersion: 'TLSv1.3',
+      ...contextOptions(tls),
       requestCert: true,
       // Checked at the upgrade instead, where a refusal can say why: Node would cut the connection without a word.
       rejectUnauthorized: false,
-      // No tickets: a resumed session would skip the certificate check.
-      secureOptions: constants.SSL_OP_NO_TICKET,
     });
     this.#sockets = new WebSocketServer({
       noServer: true,
@@ -68,7 +76,7 @@ export class Listener implements AsyncDisposable {
     });
     this.#http.on('upgrade', (request, socket, head) => {
       try {
-        const identity = peerIdentity(socket);
+        const identity = this.#identify(socket);
         this.#sockets.handleUpgrade(request, socket, head, (ws) => this.#accept(ws, identity));
       } catch (error) {
         this.#refuse(socket, error);
@@ -111,6 +119,40 @@ export class Listener implements AsyncDisposable {
     return this.#open.size;
   }
 
+  /** Closes every connection of a certificate; what it had still asked for is not answered. Returns how many there were. */
+  closeRevoked(thumbprint: string): number {
+    const revoked = [...this.#open].filter(([ws]) => this.#thumbprints.get(ws) === thumbprint);
+    for (const [ws, connection] of revoked) {
+      // Nothing that arrives from now on is served, whether the other side minds the close or not.
+      connection.close(new BridgeError('denied', REVOKED));
+      ws.close(1008, REVOKED);
+      setTimeout(() => ws.terminate(), REFUSED_MS).unref();
+    }
+    return revoked.length;
+  }
+
+  /**
+   * Connections from now on are offered the new certificate; those that are open go on under the old one.
+   * @throws BridgeError `invalid` when these are no certificate of that authority and its key; the old one stays in use then
+   */
+  reloadCertificate(tls: TlsTexts): void {
+    try {
+      // setSecureContext takes a certificate without its key and an authority that is none, and then nobody gets in.
+      const certificate = new X509Certificate(tls.cert);
+      const isWhole =
+        certificate.checkPrivateKey(createPrivateKey(tls.key)) &&
+        certificate.checkIssued(new X509Certificate(tls.ca));
+      if (!isWhole) throw new TypeError('certificate, key and authority are of different makes');
+      this.#http.setSecureContext(contextOptions(tls));
+    } catch (cause) {
+      throw new BridgeError(
+        'invalid',
+        'the new server certificate, its key and its authority do not fit together; the old one stays in use',
+        { cause },
+      );
+    }
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.#pinger);
     const closed = new Promise<void>((resolve) => this.#http.close(() => resolve()));
@@ -122,6 +164,14 @@ export class Listener implements AsyncDisposable {
     }, DRAIN_MS);
     await closed;
     clearTimeout(cut);
+  }
+
+  /** @throws BridgeError `denied`, in words the other side is told */
+  #identify(socket: Duplex): Identity {
+    const identity = peerIdentity(socket);
+    // Here, and not in the handshake: a resumed TLS session would bring its certificate past that.
+    if (this.#isRevoked(identity.thumbprint)) throw new BridgeError('denied', REVOKED);
+    return identity;
   }
 
   #accept(ws: WebSocket, identity: Identity): void {
@@ -136,6 +186,7 @@ export class Listener implements AsyncDisposable {
       ws.send(bytes);
     });
     this.#open.set(ws, connection);
+    this.#thumbprints.set(ws, identity.thumbprint);
     this.#alive.add(ws);
     ws.on('pong', () => this.#alive.add(ws));
     ws.on('message', (data) => {
@@ -196,6 +247,17 @@ function peerIdentity(socket: Duplex): Identity {
   return identityOf(certificate);
 }
 
+/** What is the same for the first certificate and for those that come later. */
+const contextOptions = ({ ca, cert, key }: TlsTexts): SecureContextOptions => ({
+  ca,
+  cert,
+  key,
+  minVersion: 'TLSv1.3',
+  // No tickets: a resumed session would skip the certificate check.
+  secureOptions: constants.SSL_OP_NO_TICKET,
+});
+
+const REVOKED = 'the client certificate was revoked';
 const UNKNOWN_ISSUER = 'the client certificate comes from another CA';
 
 /** OpenSSL's verdicts, X509_STORE_CTX_get_error(3). */
