@@ -22,6 +22,8 @@ export interface Call<P> {
   readonly params: P;
   readonly channel: number;
   readonly signal: AbortSignal;
+  /** For whoever serves: goes with what the call changes. */
+  note?: unknown;
 }
 
 /** One function per operation of a table: a missing or mistyped one does not compile. */

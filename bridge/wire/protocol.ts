@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { Nothing, Time, Version } from './protocol/common.js';
+import { CREDENTIAL_OPERATIONS } from './protocol/credentials.js';
 import { EXECUTION_OPERATIONS } from './protocol/executions.js';
 import { VARIABLE_OPERATIONS } from './protocol/variables.js';
 
@@ -73,6 +74,7 @@ const CONNECTION_OPERATIONS = {
 export const SERVER_OPERATIONS = {
   ...CONNECTION_OPERATIONS,
   ...EXECUTION_OPERATIONS,
+  ...CREDENTIAL_OPERATIONS,
   ...VARIABLE_OPERATIONS,
 } as const satisfies Operations;
 export type ServerOperations = typeof SERVER_OPERATIONS;

@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { KEY_BYTES_MAX } from '../limits.js';
 import { ExecutionId } from '../names.js';
 import type { Operations } from '../protocol.js';
+import { Nothing, Time } from './common.js';
 
 /** What a token can open; a name that is not here is refused, so that a newer token never means less than it says. */
 export const AREAS = [
@@ -64,9 +65,6 @@ export const Thumbprint = z
   .regex(/^[A-Za-z0-9_-]{43}$/, 'a thumbprint is 43 characters of base64url');
 
 const Reason = z.string().max(REASON_LENGTH_MAX);
-/** Server clock, milliseconds since the epoch. */
-const Time = z.int();
-const Nothing = z.strictObject({});
 
 export const Revocation = z.strictObject({
   kind: z.enum(['certificate', 'token']),

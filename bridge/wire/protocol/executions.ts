@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { ExecutionId, JsonText, Namespace, OwnerId, VariableKey } from '../names.js';
 import type { Operations } from '../protocol.js';
 import { Nothing, Time } from './common.js';
+import { Profile } from './credentials.js';
 import { Variable } from './variables.js';
 
 /** event.json, keys in this order: legacy-contract.md. */
@@ -31,9 +32,6 @@ export const STATUSES = ['succeeded', 'failed', 'timed-out', 'killed', 'oom'] as
 export const Status = z.enum(STATUSES);
 export type Status = z.infer<typeof Status>;
 
-/** `local` = everything; `remote` = variables are read only, and the core calls. */
-export const PROFILES = ['local', 'remote'] as const;
-
 /** `lifetimeMs` says the same as `expiresAt`, for a host whose clock differs from the server's. */
 const Token = { token: z.string(), expiresAt: Time, lifetimeMs: z.int() };
 
@@ -48,8 +46,10 @@ export const EXECUTION_OPERATIONS = {
         runtime: z.string().max(64),
         event: EventDocument,
         timeoutMs: z.int().min(1),
+        /** Chosen by the host, so that a creation asked for again is the same; else the server chooses. */
+        executionId: ExecutionId.optional(),
         /** Default `local`. */
-        profile: z.enum(PROFILES).optional(),
+        profile: Profile.optional(),
         /** Every write is refused. */
         readOnly: z.boolean().optional(),
       })

@@ -1,0 +1,132 @@
+import { BridgeError } from '#bridge/wire/errors.js';
+import { namespaceText } from '#bridge/wire/names.js';
+import type { Handlers } from '#bridge/wire/peer.js';
+import type { EXECUTION_OPERATIONS } from '#bridge/wire/protocol/executions.js';
+import { EXECUTION_CANCELLED, VARIABLES_CHANGED } from '#bridge/wire/protocol.js';
+import { accessOf, allows, assertAllowed } from '#server/auth/access.js';
+import type { Revocations } from '#server/auth/revocations.js';
+import type { Successions } from '#server/auth/successions.js';
+import type { TokenRecords } from '#server/auth/token-records.js';
+import type { Tokens } from '#server/auth/tokens.js';
+import type { Executions } from '#server/services/executions.js';
+import type { MergePolicies } from '#server/services/merge-policies.js';
+import type { Quotas } from '#server/services/quotas.js';
+import type { Variables } from '#server/services/variables.js';
+import type { Context } from './context.js';
+
+export interface ExecutionServices {
+  readonly tokens: Tokens;
+  readonly revocations: Revocations;
+  readonly successions: Successions;
+  readonly tokenRecords: TokenRecords;
+  readonly executions: Executions;
+  readonly variables: Variables;
+  readonly policies: MergePolicies;
+  readonly quotas: Quotas;
+  /** Channels that are open for a namespace, on all connections. */
+  readonly channelsOf: (namespace: string) => number;
+}
+
+/** Beginning, end and results of executions. */
+export function executionHandlers(
+  services: ExecutionServices,
+  context: Context,
+): Handlers<typeof EXECUTION_OPERATIONS> {
+  const { tokens, revocations, successions, tokenRecords, executions } = services;
+  const { variables, policies, quotas, channelsOf } = services;
+  const { identity, channels, push, assertOpen, now } = context;
+  return {
+    'execution.create': async ({ params, note }) => {
+      const { name, thumbprint } = identity;
+      const { variablesOf: namespace, profile = 'local', readOnly = false } = params;
+      const most = quotas.limitsOf(namespace).executions;
+      const executionId = await executions.create(params, name, most, note);
+      const access = accessOf(profile, readOnly ? 'ro' : 'rw');
+      const { jti, ...minted } = await tokens.mint(
+        { executionId, namespace, ...access },
+        thumbprint,
+      );
+      const by = `host:${name}`;
+      const { expiresAt } = minted;
+      await tokenRecords.add({ jti, executionId, ...access, thumbprint, by, expiresAt });
+      return { executionId, ...minted };
+    },
+
+    'execution.open': async ({ params }) => {
+      const grant = await tokens.verify(params.token, ...successions.lineOf(identity.thumbprint));
+      const { executionId, namespace } = grant;
+      await executions.assertRunning(grant);
+      // In the same turn as the channel is kept: a revocation comes before this, or finds the channel.
+      if (revocations.isTokenRevoked(grant)) throw new BridgeError('denied', 'the token was revoked');
+      quotas.assertRoom(namespace, 'connections', channelsOf(namespaceText(namespace)));
+      assertOpen();
+      const mayRead = (key: string) => allows(grant, 'variables', 'r', key);
+      const { id } = channels.add(grant, (channel) => {
+        // Watching starts before the list is read: a change in between arrives twice, which versions make harmless.
+        const stops = [
+          variables.watch(namespace, (all, by) => {
+            const changes = all.filter(({ key }) => mayRead(key));
+            if (by !== executionId && changes.length > 0)
+              push(channel, VARIABLES_CHANGED, { changes });
+          }),
+          // Ended through another channel or connection: this one is over too.
+          executions.onEnd(grant, () => channels.close(channel)),
+          executions.onCancel(grant, (reason) => push(channel, EXECUTION_CANCELLED, { reason })),
+        ];
+        return () => {
+          for (const stop of stops) stop();
+        };
+      });
+      try {
+        return {
+          executionId,
+          channel: id,
+          expiresAt: grant.expiresAt,
+          variables: (await variables.list(namespace)).filter(({ key }) => mayRead(key)),
+          merged: [...(await policies.of(namespace)).keys()].filter(mayRead),
+        };
+      } catch (error) {
+        channels.close(id);
+        throw error;
+      }
+    },
+
+    'token.renew': async ({ channel: id }) => {
+      const channel = channels.get(id, now());
+      const { grant } = channel;
+      const { jti, ...minted } = await tokens.mint(grant, identity.thumbprint);
+      channel.grant = { ...grant, jti, expiresAt: minted.expiresAt };
+      return minted;
+    },
+
+    'output.set': async ({ params, channel, note }) => {
+      const { grant } = channels.get(channel, now());
+      assertAllowed(grant, 'output', 'w');
+      await executions.setOutput(grant, params.text, note);
+      return {};
+    },
+
+    'condition.set': async ({ params, channel, note }) => {
+      const { grant } = channels.get(channel, now());
+      assertAllowed(grant, 'condition', 'w');
+      await executions.setCondition(grant, params.condition, note);
+      return {};
+    },
+
+    'execution.finish': async ({ params, channel: id, note }) => {
+      const { grant } = channels.get(id, now());
+      await executions.finish(grant, params, note);
+      channels.close(id);
+      return {};
+    },
+
+    'execution.get': async ({ params }) => await executions.get(params.executionId),
+
+    'execution.list': async ({ params }) => ({ executions: await executions.list(params) }),
+
+    'execution.cancel': async ({ params: { executionId, reason }, note }) => {
+      await executions.cancel(executionId, reason, `${identity.role}:${identity.name}`, note);
+      return {};
+    },
+  };
+}
