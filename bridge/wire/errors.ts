@@ -22,14 +22,21 @@ export const CODES = {
 
 export type Code = keyof typeof CODES;
 
+export interface BridgeErrorOptions extends ErrorOptions {
+  /** Nothing was done, and this many milliseconds from now it is worth trying again. */
+  readonly retryAfterMs?: number;
+}
+
 /** `message` says what happened and what to do next; programs read `code`; `cause` keeps the original. */
 export class BridgeError extends Error {
   readonly code: Code;
+  readonly retryAfterMs: number | undefined;
 
-  constructor(code: Code, message: string, options?: ErrorOptions) {
+  constructor(code: Code, message: string, options?: BridgeErrorOptions) {
     super(message, options);
     this.name = 'BridgeError';
     this.code = code;
+    this.retryAfterMs = options?.retryAfterMs;
   }
 }
 
