@@ -6,6 +6,7 @@ import { asBridgeError } from '#bridge/wire/errors.js';
 import { Tokens } from './auth/tokens.js';
 import { ServerConfig } from './config.js';
 import { Listener } from './listen/listener.js';
+import { Audit } from './services/audit.js';
 import { Executions } from './services/executions.js';
 import { MergePolicies } from './services/merge-policies.js';
 import { Variables } from './services/variables.js';
@@ -41,6 +42,9 @@ async function serve(): Promise<void> {
     throw error;
   }
   await using store = new EncryptedStore(level, keyring);
+  await using audit = await Audit.open(store, (error) =>
+    log.error({ reason: error.message }, 'the audit log waits'),
+  );
   const sessions = new Set<Session>();
   const policies = new MergePolicies(store);
   const services = {
@@ -48,6 +52,7 @@ async function serve(): Promise<void> {
     variables: new Variables(store, policies),
     policies,
     executions: new Executions(store),
+    audit,
     status: () => ({
       software: config.software,
       startedAt,

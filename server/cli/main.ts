@@ -1,5 +1,6 @@
 /** The operator's command: composes the commands with the terminal. */
 import { buffer } from 'node:stream/consumers';
+import { AUDIT_COMMANDS } from './audit-commands.js';
 import { dispatch } from './command.js';
 import { executionShow } from './execution-commands.js';
 import { down, status, up } from './lifecycle-commands.js';
@@ -27,6 +28,7 @@ const COMMANDS = [
   variableExport,
   variablePolicy,
   executionShow,
+  ...AUDIT_COMMANDS,
 ];
 
 // A reader that has seen enough (`| head`) is no failure of ours: nothing more is written, the exit code stays.
