@@ -6,18 +6,13 @@ import { asBridgeError } from '#bridge/wire/errors.js';
 import { Tokens } from './auth/tokens.js';
 import { ServerConfig } from './config.js';
 import { Listener } from './listen/listener.js';
-import { Audit } from './services/audit.js';
-import { Executions } from './services/executions.js';
-import { MergePolicies } from './services/merge-policies.js';
-import { Variables } from './services/variables.js';
-import { Session } from './session/session.js';
+import { Runtime } from './runtime.js';
 import { EncryptedStore } from './store/encrypted-store.js';
 import { Keyring } from './store/keyring.js';
 import { LevelStore } from './store/level-store.js';
 
 const config = ServerConfig.parse(JSON.parse(process.argv[2] ?? ''));
 const log = pino({ level: config.logLevel, base: { process: 'server' } });
-const startedAt = Date.now();
 process.umask(0o077);
 
 async function serve(): Promise<void> {
@@ -42,25 +37,8 @@ async function serve(): Promise<void> {
     throw error;
   }
   await using store = new EncryptedStore(level, keyring);
-  await using audit = await Audit.open(store, (error) =>
-    log.error({ reason: error.message }, 'the audit log waits'),
-  );
-  const sessions = new Set<Session>();
-  const policies = new MergePolicies(store);
-  const services = {
-    tokens: Tokens.open(config.tokenKey),
-    variables: new Variables(store, policies),
-    policies,
-    executions: new Executions(store),
-    audit,
-    status: () => ({
-      software: config.software,
-      startedAt,
-      connections: sessions.size,
-      channels: [...sessions].reduce((sum, session) => sum + session.channels, 0),
-      storeVersion: store.version,
-    }),
-  };
+  const tokens = Tokens.open(config.tokenKey, () => store.now());
+  await using runtime = await Runtime.open(store, { tokens, log, software: config.software });
   await using listener = await Listener.open({
     ...config.listen,
     tls: {
@@ -69,17 +47,8 @@ async function serve(): Promise<void> {
       key: readFileSync(config.tls.key, 'utf8'),
     },
     log,
-    connect: (identity, send) => {
-      const session = new Session(identity, services, log, send);
-      sessions.add(session);
-      return {
-        receive: (bytes) => session.receive(bytes),
-        close: (reason) => {
-          sessions.delete(session);
-          session.close(reason);
-        },
-      };
-    },
+    isRevoked: (thumbprint) => runtime.services.revocations.isRevoked(thumbprint),
+    connect: (identity, send) => runtime.connect(identity, send),
   });
   process.send?.({ state: 'ready', port: listener.port });
   log.info({ host: config.listen.host, port: listener.port }, 'listening');

@@ -22,6 +22,8 @@ export interface Call<P> {
   readonly params: P;
   readonly channel: number;
   readonly signal: AbortSignal;
+  /** Of the message, roughly: what it costs. */
+  readonly bytes?: number;
   /** For whoever serves: goes with what the call changes. */
   note?: unknown;
 }

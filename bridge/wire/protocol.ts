@@ -1,7 +1,9 @@
 import { z } from 'zod';
+import { AUDIT_OPERATIONS } from './protocol/audit.js';
 import { Nothing, Time, Version } from './protocol/common.js';
 import { CREDENTIAL_OPERATIONS } from './protocol/credentials.js';
 import { EXECUTION_OPERATIONS } from './protocol/executions.js';
+import { QUOTA_OPERATIONS } from './protocol/quotas.js';
 import { VARIABLE_OPERATIONS } from './protocol/variables.js';
 
 export {
@@ -76,5 +78,7 @@ export const SERVER_OPERATIONS = {
   ...EXECUTION_OPERATIONS,
   ...CREDENTIAL_OPERATIONS,
   ...VARIABLE_OPERATIONS,
+  ...QUOTA_OPERATIONS,
+  ...AUDIT_OPERATIONS,
 } as const satisfies Operations;
 export type ServerOperations = typeof SERVER_OPERATIONS;

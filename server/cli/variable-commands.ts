@@ -1,8 +1,9 @@
 import type { Connection } from '#bridge/client/connection.js';
+import { BridgeError } from '#bridge/wire/errors.js';
 import { isJson, renderMembers, scanMembers } from '#bridge/wire/json-source.js';
 import { MERGE_POLICIES } from '#bridge/wire/merge-policy.js';
 import { VariableKey } from '#bridge/wire/names.js';
-import type { Variable } from '#bridge/wire/protocol.js';
+import type { VariableChange } from '#bridge/wire/protocol.js';
 import { Installation } from '#server/admin/installation.js';
 import { State } from '#server/admin/state.js';
 import { atMost, COMMON, command, type Io, Misuse } from './command.js';
@@ -14,19 +15,29 @@ const OWNERS = '  --user ID, --org ID  whose variables (default: user "default")
 export const variableGet = command({
   name: 'var get',
   summary: 'Print a variable',
-  usage: 'cronium var get KEY [--user ID | --org ID] [--json]',
+  usage: 'cronium var get KEY [--reveal] [--user ID | --org ID] [--json]',
   help: [
     OWNERS,
+    '  --reveal             print it although it is secret',
     '  --json               the variable with its version and time; without it a string prints as its text',
     '',
     'example: cronium var get city --user ada',
   ].join('\n'),
-  options: OPTIONS,
+  options: { ...OPTIONS, reveal: { type: 'boolean', default: false } },
   async run({ positionals, values }, io) {
     const key = keyArgument(positionals, 1);
     using server = await connect(values.state, io);
-    const variable = await server.call('variable.get', { namespace: namespaceOf(values), key });
-    io.out(values.json ? `${variableJson(variable)}\n` : `${plain(variable.text)}\n`);
+    const variable = await server.call('variable.get', {
+      namespace: namespaceOf(values),
+      key,
+      reveal: values.reveal,
+    });
+    if (variable.text === null && !values.json)
+      throw new BridgeError(
+        'denied',
+        `${key} is secret; to see it: cronium var get ${key} --reveal`,
+      );
+    io.out(values.json ? `${variableJson(variable)}\n` : `${plain(variable.text ?? '')}\n`);
     return 0;
   },
 });
@@ -96,7 +107,7 @@ export const variableList = command({
     using server = await connect(values.state, io);
     const { variables } = await server.call('variable.list', { namespace: namespaceOf(values) });
     if (values.json) io.out(`[${variables.map(variableJson).join(',')}]\n`);
-    else for (const { key, text } of variables) io.out(`${key} = ${text}\n`);
+    else for (const { key, text } of variables) io.out(`${key} = ${text ?? HIDDEN}\n`);
     return 0;
   },
 });
@@ -148,7 +159,14 @@ export const variableExport = command({
     atMost(positionals, 0);
     using server = await connect(values.state, io);
     const { variables } = await server.call('variable.list', { namespace: namespaceOf(values) });
-    io.out(`${renderMembers(variables.map(({ key, text }) => [key, text]))}\n`);
+    const shown = variables.flatMap(({ key, text }) =>
+      text === null ? [] : [[key, text] as const],
+    );
+    if (shown.length < variables.length)
+      io.err(
+        `left out: ${variables.length - shown.length} secret variables; a whole copy makes: cronium store backup`,
+      );
+    io.out(`${renderMembers(shown)}\n`);
     return 0;
   },
 });
@@ -216,9 +234,12 @@ function checkedKey(key: string): VariableKey {
   );
 }
 
+/** Shown for a value that must not be. */
+const HIDDEN = '(secret)';
+
 const plain = (text: string): string =>
   text.startsWith('"') ? (JSON.parse(text) as string) : text;
 
 /** The value as its own source text. */
-const variableJson = ({ key, text, version, updatedAt }: Variable): string =>
+const variableJson = ({ key, text, version, updatedAt }: VariableChange): string =>
   `{"key":${JSON.stringify(key)},"value":${text},"version":${version},"updatedAt":${JSON.stringify(new Date(updatedAt).toISOString())}}`;

@@ -94,14 +94,14 @@ export class Quotas implements Disposable {
   }
 
   /** Resolves once it is stored and counts here. @throws BridgeError `quota`, `conflict` */
-  async set(namespace: Namespace, overrides: QuotaOverrides): Promise<QuotaLimits> {
-    await this.#change(namespace, (before) => merged(before, overrides));
+  async set(namespace: Namespace, overrides: QuotaOverrides, note?: unknown): Promise<QuotaLimits> {
+    await this.#change(namespace, note, (before) => merged(before, overrides));
     return this.limitsOf(namespace);
   }
 
   /** Everything by default again. @throws BridgeError `conflict` */
-  async reset(namespace: Namespace): Promise<QuotaLimits> {
-    await this.#change(namespace, () => ({}));
+  async reset(namespace: Namespace, note?: unknown): Promise<QuotaLimits> {
+    await this.#change(namespace, note, () => ({}));
     return this.limitsOf(namespace);
   }
 
@@ -111,6 +111,7 @@ export class Quotas implements Disposable {
 
   async #change(
     namespace: Namespace,
+    note: unknown,
     changed: (before: QuotaOverrides) => QuotaOverrides,
   ): Promise<void> {
     const name = namespaceText(namespace);
@@ -129,6 +130,7 @@ export class Quotas implements Disposable {
       const committed = await this.#store.commit({
         checks: [{ key, version: entry?.version ?? 0 }],
         ops: [{ put: key, value }],
+        note,
       });
       if (!committed.ok) continue;
       // The watcher heard of it before the commit resolved; a store in a cluster may be later.

@@ -1,6 +1,5 @@
 import { z } from 'zod';
 import { BridgeError } from '#bridge/wire/errors.js';
-import type { QuotaOperations } from '#bridge/wire/protocol/quotas.js';
 import type { ServerOperations } from '#bridge/wire/protocol.js';
 
 /** What an operation asks of the server: an answer, a durable change, or work of the server's own (keys, tokens, rules). */
@@ -8,27 +7,47 @@ export const OPERATION_CLASSES = ['read', 'write', 'admin'] as const;
 export type OperationClass = (typeof OPERATION_CLASSES)[number];
 
 /** A row of the protocol without a class does not compile. */
-export const CLASS_OF: Readonly<
-  Record<keyof ServerOperations | keyof QuotaOperations, OperationClass>
-> = {
+export const CLASS_OF: Readonly<Record<keyof ServerOperations, OperationClass>> = {
   hello: 'read',
   'server.status': 'read',
   'execution.create': 'admin',
   'execution.open': 'admin',
   'execution.finish': 'admin',
   'execution.get': 'read',
+  'execution.list': 'read',
+  'execution.cancel': 'admin',
   'token.renew': 'admin',
+  'token.mint': 'admin',
+  'token.list': 'read',
+  'token.revoke': 'admin',
+  'cert.revoke': 'admin',
+  'cert.revoked': 'read',
+  'cert.succeed': 'admin',
+  'server.reload': 'admin',
   'variables.commit': 'write',
   'output.set': 'write',
   'condition.set': 'write',
   'variable.get': 'read',
   'variable.list': 'read',
+  'variable.set': 'write',
+  'variable.delete': 'write',
+  'variable.add': 'write',
+  'variable.append': 'write',
+  'variable.history': 'read',
+  'variable.restore': 'write',
   'variable.edit': 'write',
   'policy.set': 'admin',
   'policy.list': 'read',
+  'share.set': 'admin',
+  'share.remove': 'admin',
+  'share.list': 'read',
   'quota.get': 'read',
   'quota.set': 'admin',
   'quota.list': 'read',
+  'audit.read': 'read',
+  'audit.verify': 'read',
+  'audit.prune': 'admin',
+  'audit.head': 'read',
 };
 
 /** Whose calls are counted. A peer is the certificate at the other end: it brings many executions, or is an operator. */

@@ -42,7 +42,11 @@ export class Sharing {
   }
 
   /** @throws BridgeError `not_found` */
-  async remove(owner: Namespace, share: Pick<Share, 'with' | 'prefix'>, note?: unknown): Promise<void> {
+  async remove(
+    owner: Namespace,
+    share: Pick<Share, 'with' | 'prefix'>,
+    note?: unknown,
+  ): Promise<void> {
     await this.#change(owner, note, (shares) => {
       const left = without(shares, share);
       if (left.length === shares.length)

@@ -29,9 +29,7 @@ export class CachedNamespace {
   ordered(): readonly Versioned[] {
     this.#ordered ??= [...this.#records.values()]
       .filter(({ record }) => record.text !== null)
-      .sort(
-        ({ record: a }, { record: b }) => a.order - b.order || (a.key < b.key ? -1 : 1),
-      );
+      .sort(({ record: a }, { record: b }) => a.order - b.order || (a.key < b.key ? -1 : 1));
     return this.#ordered;
   }
 
@@ -48,7 +46,8 @@ export class CachedNamespace {
   #count({ record: { key, text, schema } }: Versioned, sign: 1 | -1): void {
     this.variableBytes += sign * bytesOf(key, text);
     if (text !== null) this.variableCount += sign;
-    this.memoryBytes += sign * (ENTRY_BYTES + 2 * (key.length + (text?.length ?? 0) + (schema?.length ?? 0)));
+    this.memoryBytes +=
+      sign * (ENTRY_BYTES + 2 * (key.length + (text?.length ?? 0) + (schema?.length ?? 0)));
   }
 }
 

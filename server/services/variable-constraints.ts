@@ -24,7 +24,12 @@ export class Constraints {
   readonly #compiled = new Map<string, ValidateFunction>();
 
   /** @throws BridgeError `invalid`, with what is wrong where */
-  check({ key, text, type, schema }: Pick<VariableRecord, 'key' | 'text' | 'type' | 'schema'>): void {
+  check({
+    key,
+    text,
+    type,
+    schema,
+  }: Pick<VariableRecord, 'key' | 'text' | 'type' | 'schema'>): void {
     if (text === null || (type === undefined && schema === undefined)) return;
     const value: unknown = JSON.parse(text);
     const name = JSON.stringify(key);

@@ -1,6 +1,6 @@
+import { VARIABLE_OVERHEAD_BYTES } from '#bridge/wire/limits.js';
 import { type Namespace, namespaceText, type VariableKey } from '#bridge/wire/names.js';
 import type { VariableChange, VariableDetails, VariableType } from '#bridge/wire/protocol.js';
-import { VARIABLE_OVERHEAD_BYTES } from '#bridge/wire/limits.js';
 import type { Entry, Key } from '#server/store/store.js';
 import { unpackRecord } from './record.js';
 

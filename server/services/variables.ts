@@ -1,5 +1,5 @@
-import { BridgeError } from '#bridge/wire/errors.js';
 import { addDecimals, decimalText, parseDecimal } from '#bridge/wire/decimal.js';
+import { BridgeError } from '#bridge/wire/errors.js';
 import { NAMESPACE_BYTES_MAX } from '#bridge/wire/limits.js';
 import { combine, type MergePolicy } from '#bridge/wire/merge-policy.js';
 import { type Namespace, namespaceText, type VariableKey } from '#bridge/wire/names.js';
@@ -48,7 +48,7 @@ export interface Setting {
   /** Only if the variable is at this version; 0 = only if there is none. */
   readonly ifVersion?: number | undefined;
   readonly commitId?: string | undefined;
-  readonly attributes?: { readonly [A in keyof Attributes]?: Attributes[A] | null };
+  readonly attributes?: { readonly [A in keyof Attributes]?: Attributes[A] | null | undefined };
 }
 
 export interface HistoryEntry {
@@ -304,7 +304,10 @@ export class Variables {
   async sweep(): Promise<number> {
     const now = this.#now();
     let swept = 0;
-    for await (const entry of this.#store.range(['expiry', SYSTEM], { to: now, limit: SWEPT_MAX })) {
+    for await (const entry of this.#store.range(['expiry', SYSTEM], {
+      to: now,
+      limit: SWEPT_MAX,
+    })) {
       const { namespace, key } = unpackRecord<{ namespace: Namespace; key: VariableKey }>(
         entry.value,
       );
@@ -375,7 +378,10 @@ export class Variables {
     const plan = await make((key) => cached.get(key));
     const committed = await this.#commit(namespace, plan, commitIdOf(origin, commitId), origin);
     if (!committed.ok)
-      throw new BridgeError('conflict', 'the variable has changed meanwhile; read it and try again');
+      throw new BridgeError(
+        'conflict',
+        'the variable has changed meanwhile; read it and try again',
+      );
     if (committed.repeated === true) return { version: committed.version };
     return { version: committed.version, changes: changesOf(plan.records, committed.version) };
   }
@@ -508,12 +514,7 @@ export class Variables {
     return { records, checks };
   }
 
-  async #merge(
-    namespace: Namespace,
-    edit: Edit,
-    merged: Merged,
-    origin: Origin,
-  ): Promise<Edited> {
+  async #merge(namespace: Namespace, edit: Edit, merged: Merged, origin: Origin): Promise<Edited> {
     for (let tries = 0; tries < TRIES_MAX; tries++) {
       const made = await this.#merges(namespace, origin.by);
       const done = made.done.find(({ id }) => id === edit.commitId);
@@ -658,7 +659,10 @@ function doneAgain({ version, updatedAt, keys }: Done, edit: Edit): Edited {
   return { version, changes };
 }
 
-function withoutHistory({ history: _, ...record }: VariableRecord): Omit<VariableRecord, 'history'> {
+function withoutHistory({
+  history: _,
+  ...record
+}: VariableRecord): Omit<VariableRecord, 'history'> {
   return record;
 }
 
@@ -673,15 +677,13 @@ const attributesOf = ({ type, schema, secret, expiresAt, metadata }: VariableRec
 
 /** Without the members that are undefined: MessagePack has no such thing. */
 function defined<T extends object>(record: T): { [K in keyof T]: Exclude<T[K], undefined> } {
-  return Object.fromEntries(
-    Object.entries(record).filter(([, value]) => value !== undefined),
-  ) as { [K in keyof T]: Exclude<T[K], undefined> };
+  return Object.fromEntries(Object.entries(record).filter(([, value]) => value !== undefined)) as {
+    [K in keyof T]: Exclude<T[K], undefined>;
+  };
 }
 
 /** What `said` takes away must be named with undefined, or it would be kept. */
-function withAttributes(
-  said: NonNullable<Setting['attributes']>,
-): Partial<VariableRecord> {
+function withAttributes(said: NonNullable<Setting['attributes']>): Partial<VariableRecord> {
   const entries = Object.entries(said).filter(([, value]) => value !== undefined);
   return Object.fromEntries(entries.map(([name, value]) => [name, value ?? undefined]));
 }

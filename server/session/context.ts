@@ -16,7 +16,10 @@ export interface Context {
 }
 
 /** The grant of the execution that calls; undefined = an operator or auditor does. @throws BridgeError `denied`, `token_expired` */
-export function grantOf({ channels, identity, now }: Context, { channel }: Call<unknown>): Grant | undefined {
+export function grantOf(
+  { channels, identity, now }: Context,
+  { channel }: Call<unknown>,
+): Grant | undefined {
   return identity.role === 'host' ? channels.get(channel, now()).grant : undefined;
 }
 

@@ -1,5 +1,5 @@
 import { asBridgeError, BridgeError } from '#bridge/wire/errors.js';
-import { ExecutionId, Namespace } from '#bridge/wire/names.js';
+import { ExecutionId } from '#bridge/wire/names.js';
 import type { Handlers } from '#bridge/wire/peer.js';
 import type {
   Capability,
@@ -32,7 +32,7 @@ export function credentialHandlers(
 ): Handlers<CredentialOperations> {
   const by = `${identity.role}:${identity.name}`;
   const isExecution = async (id: string): Promise<boolean> =>
-    await executions.get(ExecutionId.parse(id)).then(
+    await executions.place(ExecutionId.parse(id)).then(
       () => true,
       (error: unknown) => {
         if (asBridgeError(error).code === 'not_found') return false;
@@ -40,46 +40,41 @@ export function credentialHandlers(
       },
     );
   return {
-    'cert.revoke': async ({ params: { thumbprint, reason } }) => {
+    'cert.revoke': async ({ params: { thumbprint, reason }, note }) => {
       if (thumbprint === identity.thumbprint)
         throw new BridgeError(
           'invalid',
           'this is the certificate you call with; make a new one first: cronium cert rotate operator',
         );
-      return await revocations.revokeCertificate(thumbprint, reason, by);
+      return await revocations.revokeCertificate(thumbprint, reason, by, note);
     },
 
     'cert.revoked': async () => ({ revocations: revocations.list() }),
 
-    'cert.succeed': async ({ params: { thumbprint, successor } }) => {
+    'cert.succeed': async ({ params: { thumbprint, successor }, note }) => {
       if (thumbprint === successor)
         throw new BridgeError('invalid', 'a certificate cannot take over from itself');
-      await successions.succeed(thumbprint, successor, by);
+      await successions.succeed(thumbprint, successor, by, note);
       return {};
     },
 
-    'token.mint': async ({ params }) => {
+    'token.mint': async ({ params, note }) => {
       const { executionId, thumbprint, profile, mode, scopes, lifetimeMs } = params;
       for (const scope of scopes ?? []) assertWithin(profile, scope);
-      const { record } = await executions.get(executionId);
-      await executions.assertRunning(executionId);
+      const place = await executions.place(executionId);
+      await executions.assertRunning(place);
       if (revocations.isRevoked(thumbprint))
         throw new BridgeError(
           'invalid',
           'the host certificate was revoked: no token can be for it',
         );
       const access = { profile, mode, cap: scopes ?? PROFILE_CAPABILITIES[profile] };
-      const namespace = Namespace.parse(record['variablesOf']);
-      const minted = await tokens.mint(
-        { executionId, namespace, ...access },
-        thumbprint,
-        lifetimeMs,
-      );
+      const minted = await tokens.mint({ ...place, ...access }, thumbprint, lifetimeMs);
       const { jti, expiresAt } = minted;
       if (revocations.isTokenRevoked({ jti, family: jti, executionId }))
         throw new BridgeError('denied', `the tokens of execution ${executionId} were revoked`);
       const kept = { jti, executionId, ...access, thumbprint, by, expiresAt };
-      await tokenRecords.add(kept);
+      await tokenRecords.add(kept, note);
       return { token: minted.token, lifetimeMs: minted.lifetimeMs, ...kept };
     },
 
@@ -90,9 +85,9 @@ export function credentialHandlers(
       })),
     }),
 
-    'token.revoke': async ({ params: { id, reason } }) => {
+    'token.revoke': async ({ params: { id, reason }, note }) => {
       const isKnown = (await tokenRecords.has(id)) || (await isExecution(id));
-      return { ...(await revocations.revokeToken(id, reason, by)), isKnown };
+      return { ...(await revocations.revokeToken(id, reason, by, note)), isKnown };
     },
 
     'server.reload': async () => await reload(),

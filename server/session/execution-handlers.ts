@@ -57,7 +57,8 @@ export function executionHandlers(
       const { executionId, namespace } = grant;
       await executions.assertRunning(grant);
       // In the same turn as the channel is kept: a revocation comes before this, or finds the channel.
-      if (revocations.isTokenRevoked(grant)) throw new BridgeError('denied', 'the token was revoked');
+      if (revocations.isTokenRevoked(grant))
+        throw new BridgeError('denied', 'the token was revoked');
       quotas.assertRoom(namespace, 'connections', channelsOf(namespaceText(namespace)));
       assertOpen();
       const mayRead = (key: string) => allows(grant, 'variables', 'r', key);

@@ -17,9 +17,11 @@ export const quotaHandlers = ({ quotas, usageOf }: QuotaServices): Handlers<Quot
     usage: await usageOf(namespace),
   }),
 
-  'quota.set': async ({ params: { namespace, overrides } }) => {
+  'quota.set': async ({ params: { namespace, overrides }, note }) => {
     const limits =
-      overrides === null ? await quotas.reset(namespace) : await quotas.set(namespace, overrides);
+      overrides === null
+        ? await quotas.reset(namespace, note)
+        : await quotas.set(namespace, overrides, note);
     return { limits, overrides: quotas.overridesOf(namespace) };
   },
 

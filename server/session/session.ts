@@ -1,54 +1,55 @@
 import type { Logger } from 'pino';
 import { asBridgeError, BridgeError } from '#bridge/wire/errors.js';
-import { type Handlers, Peer, type Serve, serveTable } from '#bridge/wire/peer.js';
+import { namespaceText } from '#bridge/wire/names.js';
+import { type Call, Peer, type Serve, serveTable } from '#bridge/wire/peer.js';
 import {
   PROTOCOL_VERSION,
   type Result,
   SERVER_OPERATIONS,
   type ServerOperations,
-  VARIABLES_CHANGED,
 } from '#bridge/wire/protocol.js';
-import { accessOf, allows, assertAllowed } from '#server/auth/access.js';
 import type { Identity } from '#server/auth/identity.js';
-import type { Revocations } from '#server/auth/revocations.js';
-import type { Successions } from '#server/auth/successions.js';
-import type { TokenRecords } from '#server/auth/token-records.js';
-import type { Grant, Tokens } from '#server/auth/tokens.js';
-import type { Executions } from '#server/services/executions.js';
-import type { MergePolicies } from '#server/services/merge-policies.js';
-import type { Variables } from '#server/services/variables.js';
+import type { Grant } from '#server/auth/tokens.js';
+import { type AuditNote, noteOf } from '#server/services/audit/note.js';
+import type { Audit } from '#server/services/audit.js';
+import type { FairQueue } from '#server/services/fair-queue.js';
+import { CLASS_OF, costOf, type RateLimits, type Who } from '#server/services/rate-limits.js';
+import { auditHandlers } from './audit-handlers.js';
+import { Channels } from './channels.js';
+import type { Context } from './context.js';
+import { type CredentialServices, credentialHandlers } from './credential-handlers.js';
+import { type ExecutionServices, executionHandlers } from './execution-handlers.js';
+import { type QuotaServices, quotaHandlers } from './quota-handlers.js';
+import { targetsOf } from './targets.js';
+import { type VariableServices, variableHandlers } from './variable-handlers.js';
 
-/** Executions one connection may have open: far above what one host can run, far below what would hurt. */
-const CHANNELS_MAX = 10_000;
-
-export interface Services {
-  readonly tokens: Tokens;
-  /** Without them nothing is revoked, succeeded or recorded; a real server has all three. */
-  readonly revocations?: Revocations;
-  readonly successions?: Successions;
-  readonly tokenRecords?: TokenRecords;
-  readonly variables: Variables;
-  readonly policies: MergePolicies;
-  readonly executions: Executions;
+export interface Services
+  extends ExecutionServices,
+    VariableServices,
+    CredentialServices,
+    QuotaServices {
+  readonly audit: Audit;
+  readonly rates: RateLimits;
+  readonly turns: FairQueue;
   readonly status: () => Result<ServerOperations, 'server.status'>;
+  /** Store clock. */
+  readonly now: () => number;
+  /** Hears of every call: how it ended (`ok` or a code) and how long it took. */
+  readonly observe: (op: string, outcome: string, seconds: number) => void;
+  /** Hears of every execution that is opened on a connection, and of its end there. */
+  readonly channelsChanged: (by: 1 | -1, namespace: string) => void;
 }
 
-/** One verified token on this connection: later calls name its number, so no call verifies anything again. */
-interface Channel {
-  readonly id: number;
-  grant: Grant;
-  readonly close: () => void;
-}
-
-/** One connection of one host or operator: authorises every call, then hands it to a service. */
+/** One connection of one host, operator or auditor: authorises every call, counts it, has it on record, and hands it on. */
 export class Session {
   readonly #identity: Identity;
   readonly #services: Services;
   readonly #log: Logger;
   readonly #peer: Peer<Record<never, never>, ServerOperations>;
-  readonly #channels = new Map<number, Channel>();
-  #nextChannel = 1;
+  readonly #channels: Channels;
+  readonly #handle: Serve;
   readonly #unwatchRevocations: () => void;
+  readonly #onClosed: () => void;
   #greeted = false;
   #closed = false;
 
@@ -57,14 +58,22 @@ export class Session {
     services: Services,
     log: Logger,
     send: (bytes: Uint8Array) => void,
+    closed: () => void = () => {},
   ) {
+    this.#onClosed = closed;
     this.#identity = identity;
     this.#services = services;
     this.#log = log.child({ role: identity.role, peer: identity.name });
     this.#peer = new Peer(send, {}, SERVER_OPERATIONS, this.#serve);
+    this.#channels = new Channels((by, { namespace }) =>
+      services.channelsChanged(by, namespaceText(namespace)),
+    );
     const { revocations } = services;
-    this.#unwatchRevocations =
-      revocations?.onRevoked(() => this.#closeRevoked(revocations)) ?? (() => {});
+    this.#unwatchRevocations = revocations.onRevoked(() => {
+      const count = this.#channels.closeAll((grant) => revocations.isTokenRevoked(grant));
+      if (count > 0) this.#log.info({ count }, 'channels closed: token revoked');
+    });
+    this.#handle = this.#handlers();
   }
 
   get channels(): number {
@@ -80,218 +89,128 @@ export class Session {
     this.#peer.close(reason);
     this.#closed = true;
     this.#unwatchRevocations();
-    for (const id of this.#channels.keys()) this.#closeChannel(id);
+    this.#channels.closeAll();
+    this.#onClosed();
   }
 
-  readonly #serve: Serve = async (op, call) => {
+  readonly #serve: Serve = async (name, call) => {
+    const op = name as keyof ServerOperations; // the peer has looked it up
     const started = performance.now();
-    const { executionId: execution } = this.#channels.get(call.channel)?.grant ?? {};
-    const context = execution === undefined ? { op } : { op, execution };
+    const grant = this.#channels.grantOf(call.channel);
+    const note = this.#noteOf(op, call, grant);
+    call.note = note;
+    let outcome = 'ok';
     try {
-      this.#authorise(op as keyof ServerOperations, call.channel);
-      const result = await this.#handle(op, call);
-      this.#log.debug({ ...context, ms: performance.now() - started }, 'call done');
+      const result = await this.#admitted(op, call, grant);
+      if (!op.startsWith('audit.')) await this.#services.audit.done(note);
       return result;
     } catch (cause) {
       const error = asBridgeError(cause);
+      outcome = error.code;
+      await this.#services.audit.failed(note, error)?.catch(() => {}); // the caller hears the first error
+      const context = { op, execution: grant?.executionId };
       if (error.code === 'internal') this.#log.error({ ...context, err: cause }, 'call failed');
-      else this.#log.info({ ...context, code: error.code }, 'call refused');
+      else this.#log.debug({ ...context, code: error.code }, 'call refused');
       throw error;
+    } finally {
+      this.#services.observe(op, outcome, (performance.now() - started) / 1000);
     }
   };
+
+  /** Calls the handler, if the call may be made, and when it is its turn. */
+  async #admitted(
+    op: keyof ServerOperations,
+    call: Call<unknown>,
+    grant: Grant | undefined,
+  ): Promise<unknown> {
+    this.#authorise(op, call.channel);
+    const { rates, turns, now } = this.#services;
+    const tenant = grant === undefined ? this.#identity.name : namespaceText(grant.namespace);
+    const who: Who = {
+      peer: this.#identity.thumbprint,
+      ...(grant && { execution: grant.executionId, namespace: tenant }),
+    };
+    const bytes = call.bytes ?? 0;
+    rates.enter(who, CLASS_OF[op], costOf(bytes), now());
+    try {
+      const turn = turns.enter(tenant, bytes, call.signal);
+      if (turn !== undefined) await turn;
+      try {
+        return await this.#handle(op, call);
+      } finally {
+        turns.leave(tenant);
+      }
+    } finally {
+      rates.leave(who);
+    }
+  }
 
   #authorise(op: keyof ServerOperations, channel: number): void {
     const { caller } = SERVER_OPERATIONS[op];
     const { role, name } = this.#identity;
     if (!this.#greeted && op !== 'hello') throw new BridgeError('denied', `say hello before ${op}`);
-    const needed = caller === 'channel' ? 'host' : caller;
-    if (needed !== 'any' && needed !== role)
-      throw new BridgeError('denied', `${op} is for a ${needed} certificate; ${name} is a ${role}`);
-    if (caller === 'channel') this.#channel(channel);
+    if (!CALLERS[caller].includes(role))
+      throw new BridgeError('denied', `${op} is not for the ${role} ${name}`);
+    const isOnChannel = caller === 'channel' || (role === 'host' && ON_CHANNEL.includes(caller));
+    if (isOnChannel) this.#channels.get(channel, this.#services.now());
   }
 
-  #closeChannel(id: number): void {
-    this.#channels.get(id)?.close();
-    this.#channels.delete(id);
-  }
-
-  #closeRevoked(revocations: Revocations): void {
-    for (const { id, grant } of this.#channels.values()) {
-      if (!revocations.isTokenRevoked(grant)) continue;
-      this.#log.info(
-        { execution: grant.executionId, channel: id },
-        'channel closed: token revoked',
-      );
-      this.#closeChannel(id);
+  #noteOf(op: string, { params }: Call<unknown>, grant: Grant | undefined): AuditNote {
+    const note = noteOf(this.#identity, op);
+    if (grant !== undefined) {
+      note.execution = grant.executionId;
+      note.namespace = namespaceText(grant.namespace);
     }
+    return targetsOf(note, params as Readonly<Record<string, unknown>>);
   }
 
-  /** A connection can be lost in the middle of a call; nothing may be opened on it then. */
-  #assertOpen(): void {
-    if (this.#closed) throw new BridgeError('unavailable', 'the connection was closed');
+  #handlers(): Serve {
+    const services = this.#services;
+    const context: Context = {
+      identity: this.#identity,
+      channels: this.#channels,
+      push: (channel, topic, value) => this.#peer.push(channel, topic, value),
+      assertOpen: () => {
+        if (this.#closed) throw new BridgeError('unavailable', 'the connection was closed');
+      },
+      now: services.now,
+    };
+    return serveTable<ServerOperations>({
+      hello: async ({ params }) => this.#hello(params.protocol),
+      'server.status': async () => services.status(),
+      ...executionHandlers(services, context),
+      ...variableHandlers(services, context),
+      ...credentialHandlers(services, context),
+      ...quotaHandlers(services),
+      ...auditHandlers(services, context),
+    });
   }
 
-  /** @throws BridgeError `denied` for a channel of nobody, `token_expired` when it was not renewed in time. */
-  #channel(id: number): Channel {
-    const channel = this.#channels.get(id);
-    if (channel === undefined) throw new BridgeError('denied', `channel ${id} is not open here`);
-    const { grant } = channel;
-    if (Date.now() > grant.expiresAt)
+  #hello(protocol: number): Result<ServerOperations, 'hello'> {
+    if (protocol !== PROTOCOL_VERSION)
       throw new BridgeError(
-        'token_expired',
-        `the token of execution ${grant.executionId} has expired`,
+        'invalid',
+        `this server speaks protocol ${PROTOCOL_VERSION}, the peer ${protocol}: update the older one`,
       );
-    return channel;
+    this.#greeted = true;
+    const { role, name } = this.#identity;
+    return { protocol: PROTOCOL_VERSION, software: this.#services.status().software, role, name };
   }
-
-  readonly #handlers: Handlers<ServerOperations> = {
-    hello: async ({ params }) => {
-      if (params.protocol !== PROTOCOL_VERSION)
-        throw new BridgeError(
-          'invalid',
-          `this server speaks protocol ${PROTOCOL_VERSION}, the peer ${params.protocol}: update the older one`,
-        );
-      const { role, name } = this.#identity;
-      if (role === 'auditor')
-        throw new BridgeError('denied', 'this server has no operations for an auditor yet');
-      this.#greeted = true;
-      const { software } = this.#services.status();
-      return { protocol: PROTOCOL_VERSION, software, role, name };
-    },
-
-    'server.status': async () => this.#services.status(),
-
-    'execution.create': async ({ params }) => {
-      const { executions, tokens, tokenRecords } = this.#services;
-      const { name, thumbprint } = this.#identity;
-      const executionId = await executions.create(params, name);
-      const access = accessOf('local');
-      const grant = { executionId, namespace: params.variablesOf, ...access };
-      const { jti, ...minted } = await tokens.mint(grant, thumbprint);
-      const { expiresAt } = minted;
-      await tokenRecords?.add({
-        jti,
-        executionId,
-        ...access,
-        thumbprint,
-        by: `host:${name}`,
-        expiresAt,
-      });
-      this.#log.info({ execution: executionId, event: params.event.id }, 'execution created');
-      return { executionId, ...minted };
-    },
-
-    'execution.open': async ({ params }) => {
-      const { tokens, executions, variables, policies, successions } = this.#services;
-      const { thumbprint } = this.#identity;
-      const bearers = successions?.lineOf(thumbprint) ?? [thumbprint];
-      const grant = await tokens.verify(params.token, ...bearers);
-      await executions.assertRunning(grant.executionId);
-      // In the same turn as the channel is kept: a revocation comes before this, or finds the channel.
-      if (this.#services.revocations?.isTokenRevoked(grant) === true)
-        throw new BridgeError('denied', 'the token was revoked');
-      if (this.#channels.size >= CHANNELS_MAX)
-        throw new BridgeError(
-          'rate_limited',
-          `${CHANNELS_MAX} executions are open on this connection`,
-        );
-      this.#assertOpen();
-      const id = this.#nextChannel++;
-      const mayRead = (key: string) => allows(grant, 'variables', 'r', key);
-      // Watching starts before the list is read: a change in between arrives twice, which versions make harmless.
-      const unwatch = variables.watch(grant.namespace, (all, by) => {
-        const changes = all.filter(({ key }) => mayRead(key));
-        if (by !== grant.executionId && changes.length > 0)
-          this.#peer.push(id, VARIABLES_CHANGED, { changes });
-      });
-      // Ended through another channel or connection: this one is over too.
-      const unwatchEnd = executions.onEnd(grant.executionId, () => this.#closeChannel(id));
-      const close = () => {
-        unwatch();
-        unwatchEnd();
-      };
-      this.#channels.set(id, { id, grant, close });
-      try {
-        return {
-          executionId: grant.executionId,
-          channel: id,
-          expiresAt: grant.expiresAt,
-          variables: (await variables.list(grant.namespace)).filter(({ key }) => mayRead(key)),
-          merged: [...(await policies.of(grant.namespace)).keys()].filter(mayRead),
-        };
-      } catch (error) {
-        this.#closeChannel(id);
-        throw error;
-      }
-    },
-
-    'token.renew': async ({ channel: id }) => {
-      const channel = this.#channel(id);
-      const { grant } = channel;
-      const { jti, ...minted } = await this.#services.tokens.mint(grant, this.#identity.thumbprint);
-      channel.grant = { ...grant, jti, expiresAt: minted.expiresAt };
-      return minted;
-    },
-
-    'variables.commit': async ({ params, channel }) => {
-      const { grant } = this.#channel(channel);
-      const { set, delete: deleted, ...merge } = params;
-      const keys = [...set.map(([key]) => key), ...deleted];
-      if (keys.length === 0) assertAllowed(grant, 'variables', 'w');
-      for (const key of keys) assertAllowed(grant, 'variables', 'w', key);
-      const edit = { set, delete: deleted, merge };
-      return await this.#services.variables.edit(grant.namespace, edit, grant.executionId);
-    },
-
-    'output.set': async ({ params, channel }) => {
-      const { grant } = this.#channel(channel);
-      assertAllowed(grant, 'output', 'w');
-      await this.#services.executions.setOutput(grant.executionId, params.text);
-      return {};
-    },
-
-    'condition.set': async ({ params, channel }) => {
-      const { grant } = this.#channel(channel);
-      assertAllowed(grant, 'condition', 'w');
-      await this.#services.executions.setCondition(grant.executionId, params.condition);
-      return {};
-    },
-
-    'execution.finish': async ({ params, channel: id }) => {
-      const channel = this.#channel(id);
-      const { executionId } = channel.grant;
-      await this.#services.executions.finish(executionId, params);
-      this.#closeChannel(id);
-      this.#log.info({ execution: executionId, status: params.status }, 'execution finished');
-      return {};
-    },
-
-    'execution.get': async ({ params }) => await this.#services.executions.get(params.executionId),
-
-    'variable.get': async ({ params }) =>
-      await this.#services.variables.get(params.namespace, params.key),
-
-    'variable.list': async ({ params }) => ({
-      variables: await this.#services.variables.list(params.namespace),
-    }),
-
-    'variable.edit': async ({ params }) =>
-      await this.#services.variables.edit(
-        params.namespace,
-        params,
-        `operator:${this.#identity.name}`,
-      ),
-
-    'policy.set': async ({ params: { namespace, key, policy } }) => {
-      await this.#services.policies.set(namespace, key, policy);
-      this.#log.info({ policy }, 'merge policy set');
-      return {};
-    },
-
-    'policy.list': async ({ params }) => ({
-      policies: [...(await this.#services.policies.of(params.namespace))],
-    }),
-  };
-
-  readonly #handle = serveTable(this.#handlers);
 }
+
+type Caller = ServerOperations[keyof ServerOperations]['caller'];
+type Role = Identity['role'];
+
+/** Certificates that a kind of operation takes. */
+const CALLERS: { readonly [C in Caller]: readonly Role[] } = {
+  any: ['host', 'operator', 'auditor'],
+  host: ['host'],
+  operator: ['operator'],
+  auditor: ['operator', 'auditor'],
+  channel: ['host'],
+  user: ['host', 'operator'],
+  reader: ['host', 'operator', 'auditor'],
+};
+
+/** Kinds that a host may call for an execution only. */
+const ON_CHANNEL: readonly Caller[] = ['user', 'reader'];

@@ -93,7 +93,13 @@ export function variableHandlers(
     'variable.add': async (call) => {
       const { key, by, commitId } = call.params;
       const where = await target(call, 'w');
-      const { version, text } = await variables.add(where, key, by, commitId, originOf(context, call));
+      const { version, text } = await variables.add(
+        where,
+        key,
+        by,
+        commitId,
+        originOf(context, call),
+      );
       return { version, text: text ?? 'null' };
     },
 

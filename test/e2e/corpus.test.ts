@@ -146,7 +146,9 @@ async function runOnTheMount(
   const run = JSON.parse(stdout) as RunJson;
   const shown = sourceMembers(stdout);
   const stored = await server.call('variable.list', { namespace });
-  const variables = new Map(stored.variables.map(({ key, text }) => [key as string, text]));
+  const variables = new Map(
+    stored.variables.map(({ key, text }) => [key as string, text ?? 'null']),
+  );
   const executionId = ExecutionId.parse(run.executionId);
   const recorded = await server.call('execution.get', { executionId });
 

@@ -166,7 +166,7 @@ void t.test('a token nobody could use is not minted', async (t) => {
   await revocations.revokeToken(executionId, '', 'test');
   await t.rejects(call('token.mint', other), { code: 'denied', message: /were revoked/ });
   const ended = await create();
-  await executions.finish(ended, {
+  await executions.finish(await executions.place(ended), {
     status: 'succeeded',
     exitCode: 0,
     signal: null,

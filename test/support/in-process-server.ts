@@ -5,28 +5,20 @@ import { join } from 'node:path';
 import { pino } from 'pino';
 import type { TlsFiles } from '#bridge/client/connection.js';
 import { Authority, type LeafRequest } from '#server/admin/certificates.js';
-import { Revocations } from '#server/auth/revocations.js';
 import { SigningKeys } from '#server/auth/signing-keys.js';
-import { Successions } from '#server/auth/successions.js';
-import { TokenRecords } from '#server/auth/token-records.js';
 import { Tokens } from '#server/auth/tokens.js';
 import { Listener } from '#server/listen/listener.js';
-import { Executions } from '#server/services/executions.js';
-import { MergePolicies } from '#server/services/merge-policies.js';
-import { Variables } from '#server/services/variables.js';
-import { Session } from '#server/session/session.js';
+import { Runtime } from '#server/runtime.js';
+import type { Services } from '#server/session/session.js';
 import { MemoryStore } from '#server/store/memory-store.js';
 
 /** The real server, TLS and all, in this process, over a store in memory; it can be stopped and started again. */
 export class InProcessServer implements AsyncDisposable {
   readonly directory: string;
   readonly store = new MemoryStore();
-  readonly policies = new MergePolicies(this.store);
-  readonly variables = new Variables(this.store, this.policies);
-  readonly executions = new Executions(this.store);
-  readonly tokenRecords = new TokenRecords(this.store);
   readonly tokens: Tokens;
-  #credentials: { revocations: Revocations; successions: Successions } | undefined;
+  #runtime: Runtime | undefined;
+  #disposed: (() => Promise<void>) | undefined;
   #listener: Listener | undefined;
   #port = 0;
   #issued = 0;
@@ -53,14 +45,33 @@ export class InProcessServer implements AsyncDisposable {
   }
 
   /** As of the last `resume`: a server that starts reads what is stored. */
-  get revocations(): Revocations {
-    if (this.#credentials === undefined) throw new Error('the server has not been started');
-    return this.#credentials.revocations;
+  get services(): Services {
+    if (this.#runtime === undefined) throw new Error('the server has not been started');
+    return this.#runtime.services;
   }
 
-  get successions(): Successions {
-    if (this.#credentials === undefined) throw new Error('the server has not been started');
-    return this.#credentials.successions;
+  get variables(): Services['variables'] {
+    return this.services.variables;
+  }
+
+  get policies(): Services['policies'] {
+    return this.services.policies;
+  }
+
+  get executions(): Services['executions'] {
+    return this.services.executions;
+  }
+
+  get tokenRecords(): Services['tokenRecords'] {
+    return this.services.tokenRecords;
+  }
+
+  get revocations(): Services['revocations'] {
+    return this.services.revocations;
+  }
+
+  get successions(): Services['successions'] {
+    return this.services.successions;
   }
 
   /** Connections that are open. */
@@ -103,34 +114,21 @@ export class InProcessServer implements AsyncDisposable {
   /** Listens, on the port it had before. */
   async resume(): Promise<void> {
     const log = pino({ level: 'silent' });
-    const revocations = await Revocations.open(this.store);
-    const successions = await Successions.open(this.store, (thumbprint) =>
-      revocations.isRevoked(thumbprint),
-    );
-    this.#credentials = { revocations, successions };
-    const services = {
-      tokens: this.tokens,
-      revocations,
-      successions,
-      tokenRecords: this.tokenRecords,
-      variables: this.variables,
-      policies: this.policies,
-      executions: this.executions,
-      status: () => ({
-        software: 'test',
-        startedAt: 0,
-        connections: 0,
-        channels: 0,
-        storeVersion: this.store.version,
-      }),
+    const { tokens } = this;
+    const runtime = await Runtime.open(this.store, { tokens, log, software: 'test' });
+    this.#runtime = runtime;
+    this.#disposed = async () => {
+      this.#disposed = undefined;
+      await runtime[Symbol.asyncDispose]();
     };
+    const { revocations } = runtime.services;
     this.#listener = await Listener.open({
       host: '127.0.0.1',
       port: this.#port,
       tls: this.tls('server'),
       log,
       isRevoked: (thumbprint) => revocations.isRevoked(thumbprint),
-      connect: (identity, send) => new Session(identity, services, log, send),
+      connect: (identity, send) => runtime.connect(identity, send),
     });
     const listener = this.#listener;
     revocations.onRevoked(({ kind, id }) => {
@@ -143,8 +141,7 @@ export class InProcessServer implements AsyncDisposable {
   async pause(): Promise<void> {
     await this.#listener?.[Symbol.asyncDispose]();
     this.#listener = undefined;
-    this.#credentials?.revocations[Symbol.dispose]();
-    this.#credentials?.successions[Symbol.dispose]();
+    await this.#disposed?.();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -126,7 +126,11 @@ export const VARIABLE_OPERATIONS = {
   /** Earlier values, newest first. */
   'variable.history': {
     caller: 'operator',
-    params: z.strictObject({ namespace: Namespace, key: VariableKey, reveal: z.boolean().optional() }),
+    params: z.strictObject({
+      namespace: Namespace,
+      key: VariableKey,
+      reveal: z.boolean().optional(),
+    }),
     result: z.strictObject({
       entries: z.array(
         z.strictObject({

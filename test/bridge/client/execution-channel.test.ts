@@ -121,7 +121,7 @@ void t.test(
     await server.variables.edit(
       { user: 'ada' },
       { set: [[key('c'), '3']], delete: [] },
-      'somebody',
+      { by: 'somebody' },
     );
     await sleep(200);
     t.notOk(link.status.connected);
@@ -137,7 +137,7 @@ void t.test(
     await server.variables.edit(
       { user: 'ada' },
       { set: [[key('d'), '4']], delete: [] },
-      'somebody',
+      { by: 'somebody' },
     );
     await eventually('the push arrived', () => ears.changes.some(({ key: name }) => name === 'd'));
     t.notOk(

@@ -212,7 +212,7 @@ async function round(seed: number): Promise<string[]> {
   const key = (name: string) => VariableKey.parse(name);
   const start = KEYS.slice(0, 4).map((name, i) => [key(name), TEXTS[i] ?? '1'] as const);
   const set = [...start, [key(COUNTER), '0'] as const];
-  await variables.edit(ADA, { set, delete: [] }, 'operator:test');
+  await variables.edit(ADA, { set, delete: [] }, { by: 'operator:test' });
   const model = new Map<string, string>(start);
   const problems: string[] = [];
 
@@ -228,8 +228,7 @@ async function round(seed: number): Promise<string[]> {
         const others = edit.set.filter(([name]) => name !== COUNTER);
         if (others.length + edit.delete.length > 0) committed.push(shown(others, edit.delete));
         await later();
-        const merge = { commitId: edit.id, bases: edit.bases };
-        const { changes } = await variables.edit(ADA, { ...edit, merge }, id);
+        const { changes } = await variables.edit(ADA, { ...edit, commitId: edit.id }, { by: id });
         for (const { key: name, text } of changes)
           if (name === COUNTER) continue;
           else if (text === null) model.delete(name);

@@ -17,14 +17,15 @@ class Servers {
   readonly second = new Variables(this.store, new MergePolicies(this.store));
 
   async text(name = HITS): Promise<string> {
-    return (await this.first.get(ADA, name)).text;
+    return (await this.first.get(ADA, name)).text ?? 'null';
   }
 }
 
 const write = (text: string, base: string | undefined, commitId: string = randomUUID()) => ({
   set: [[HITS, text] as const],
   delete: [],
-  merge: { commitId, bases: [[HITS, base ?? null] as const] },
+  commitId,
+  bases: [[HITS, base ?? null] as const],
 });
 
 void t.test(
@@ -32,12 +33,12 @@ void t.test(
   async (t) => {
     const servers = new Servers();
     await servers.policies.set(ADA, HITS, 'add');
-    await servers.first.edit(ADA, { set: [[HITS, '0']], delete: [] }, 'operator:test');
+    await servers.first.edit(ADA, { set: [[HITS, '0']], delete: [] }, { by: 'operator:test' });
     const seen = new Set<number>();
     await Promise.all(
       Array.from({ length: 100 }, async (_, n) => {
         const server = n % 2 === 0 ? servers.first : servers.second;
-        const { changes } = await server.edit(ADA, write('1', '0'), `run-${n}`);
+        const { changes } = await server.edit(ADA, write('1', '0'), { by: `run-${n}` });
         seen.add(Number(changes[0]?.text));
       }),
     );
@@ -52,9 +53,12 @@ void t.test(
     const servers = new Servers();
     await servers.policies.set(ADA, HITS, 'add');
     const commitId = randomUUID();
-    const first = await servers.first.edit(ADA, write('5', undefined, commitId), 'run-1');
-    await servers.first.edit(ADA, write('1', undefined), 'run-2');
-    t.strictSame(await servers.second.edit(ADA, write('5', undefined, commitId), 'run-1'), first);
+    const first = await servers.first.edit(ADA, write('5', undefined, commitId), { by: 'run-1' });
+    await servers.first.edit(ADA, write('1', undefined), { by: 'run-2' });
+    t.strictSame(
+      await servers.second.edit(ADA, write('5', undefined, commitId), { by: 'run-1' }),
+      first,
+    );
     t.equal(await servers.text(), '6');
   },
 );
@@ -62,13 +66,13 @@ void t.test(
 void t.test('an operator sets, and a deletion deletes, whatever the policy', async (t) => {
   const servers = new Servers();
   await servers.policies.set(ADA, HITS, 'add');
-  await servers.first.edit(ADA, write('5', undefined), 'run-1');
-  await servers.first.edit(ADA, { set: [[HITS, '2']], delete: [] }, 'operator:test');
+  await servers.first.edit(ADA, write('5', undefined), { by: 'run-1' });
+  await servers.first.edit(ADA, { set: [[HITS, '2']], delete: [] }, { by: 'operator:test' });
   t.equal(await servers.text(), '2');
-  const merge = { commitId: randomUUID(), bases: [] };
-  await servers.first.edit(ADA, { set: [], delete: [HITS], merge }, 'run-1');
+  const id = { commitId: randomUUID() };
+  await servers.first.edit(ADA, { set: [], delete: [HITS], ...id }, { by: 'run-1' });
   await t.rejects(servers.text(), { code: 'not_found' });
-  await servers.first.edit(ADA, write('1', undefined), 'run-3');
+  await servers.first.edit(ADA, write('1', undefined), { by: 'run-3' });
   t.equal(await servers.text(), '1', 'the policy outlives the variable');
 });
 
@@ -79,7 +83,7 @@ void t.test('a policy that does not fit refuses the whole edit', async (t) => {
     ...write('"high"', undefined),
     set: [[key('other'), '1'] as const, [HITS, '"high"'] as const],
   };
-  await t.rejects(servers.first.edit(ADA, edit, 'run-1'), { code: 'invalid' });
+  await t.rejects(servers.first.edit(ADA, edit, { by: 'run-1' }), { code: 'invalid' });
   t.same(await servers.first.list(ADA), []);
 });
 

@@ -38,7 +38,8 @@ class Desk {
     this.variables = new Variables(store, this.policies, () => this.now);
   }
 
-  edit = (edit: Edit, namespace = ADA, by = 'run-1') => this.variables.edit(namespace, edit, by);
+  edit = (edit: Edit, namespace = ADA, by = 'run-1') =>
+    this.variables.edit(namespace, edit, { by });
 
   /** `key=text`, in document order. */
   async document(namespace = ADA): Promise<string[]> {
@@ -459,7 +460,10 @@ void t.test(
   async (t) => {
     const directory = mkdtempSync(join(tmpdir(), 'cronium-variables-'));
     t.teardown(() => rmSync(directory, { recursive: true }));
-    await using store = new EncryptedStore(await LevelStore.open(directory, { integrityKey: () => Buffer.alloc(32) }), Keyring.ephemeral());
+    await using store = new EncryptedStore(
+      await LevelStore.open(directory, { integrityKey: () => Buffer.alloc(32) }),
+      Keyring.ephemeral(),
+    );
     const desk = new Desk(store);
     const names = Array.from({ length: 500 }, (_, i) => `v${(i * 7919) % 500}`);
     await desk.edit({ set: names.map((name) => [key(name), '1'] as const), delete: [] });

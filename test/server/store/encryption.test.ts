@@ -141,7 +141,7 @@ void t.test(
 void t.test('the search above does find what is not encrypted', async (t) => {
   const directory = temporaryDirectory(t);
   {
-    await using store = await LevelStore.open(directory, { integrityKey });
+    await using store = await LevelStore.open(join(directory, 'db'), { integrityKey });
     await writeCanaries(store);
   }
   for (const secret of SECRETS) t.not(findSecret(directory, secret).length, 0, secret);

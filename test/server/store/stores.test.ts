@@ -25,7 +25,7 @@ storeContract(
   'LevelStore',
   async (t): Promise<Opened> => {
     const directory = temporaryDirectory(t);
-    const again = () => LevelStore.open(directory, { integrityKey });
+    const again = () => LevelStore.open(join(directory, 'db'), { integrityKey });
     return { store: await again(), again };
   },
   { ordersNames: true, durable: true },
@@ -56,7 +56,7 @@ void t.test(
   'a watcher that throws is reported, undoes nothing and keeps nobody else from hearing',
   async (t) => {
     const errors: unknown[] = [];
-    await using store = await LevelStore.open(temporaryDirectory(t), {
+    await using store = await LevelStore.open(join(temporaryDirectory(t), 'db'), {
       integrityKey,
       onError: (error) => errors.push(error),
     });
