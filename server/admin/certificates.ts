@@ -3,8 +3,9 @@ import { createPrivateKey, webcrypto, X509Certificate } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import * as x509 from '@peculiar/x509';
-import type { Role } from '#server/auth/identity.js';
+import { type Role, thumbprintOf } from '#server/auth/identity.js';
 import { writeDurably } from '#server/store/durable-file.js';
+import type { Issued } from './issued-certificates.js';
 
 /** P-256: what every TLS 1.3 peer has, and three times faster to verify than RSA here. */
 const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const;
@@ -71,16 +72,15 @@ export class Authority {
     return new Authority(certificate, key);
   }
 
-  /** Issues a leaf unless its files hold one that is still good. Returns whether it did. */
-  async ensure(request: LeafRequest): Promise<boolean> {
+  /** Issues a leaf unless its files hold one that is still good. Returns what it issued. */
+  async ensure(request: LeafRequest): Promise<Issued | undefined> {
     const { files } = request;
-    if (existsSync(files.cert) && existsSync(files.key) && this.#isGood(files)) return false;
-    await this.issue(request);
-    return true;
+    if (existsSync(files.cert) && existsSync(files.key) && this.#isGood(files)) return undefined;
+    return await this.issue(request);
   }
 
   /** Role in OU, name in CN: server/auth/identity.ts reads them. */
-  async issue({ files, name, role, notBefore, notAfter }: LeafRequest): Promise<void> {
+  async issue({ files, name, role, notBefore, notAfter }: LeafRequest): Promise<Issued> {
     const keys = await webcrypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify']);
     const end = notAfter ?? new Date(Date.now() + LEAF_DAYS * DAY_MS);
     const usage =
@@ -111,6 +111,8 @@ export class Authority {
       ],
     });
     await writeFiles(files, certificate, keys.privateKey);
+    const thumbprint = thumbprintOf(Buffer.from(certificate.rawData));
+    return { name, role, thumbprint, notAfter: certificate.notAfter.getTime() };
   }
 
   /** Signed by this authority, belonging to the key beside it, and valid for a while. */

@@ -10,6 +10,7 @@ import { BridgeError, errnoCode } from '#bridge/wire/errors.js';
 import type { ServerConfig } from '#server/config.js';
 import { Daemon, type DaemonName } from './daemons.js';
 import { exclusively } from './exclusive.js';
+import { Pki } from './pki.js';
 import type { State } from './state.js';
 
 export const SOFTWARE = `cronium-bridge/${versionOf(new URL('../../../package.json', import.meta.url))}`;
@@ -42,7 +43,7 @@ export class Installation {
   ): Promise<DaemonName[]> {
     const { state } = this;
     state.prepareDirectories();
-    return await exclusively(this.#lockFile, async () => {
+    return await exclusively(state.lockFile, async () => {
       const started: DaemonName[] = [];
       await state.prepareCertificates();
       if (this.server.pid === undefined) {
@@ -63,7 +64,7 @@ export class Installation {
   /** Stops both, scripts first. Returns what ran. */
   async down(): Promise<DaemonName[]> {
     if (!this.state.exists && this.server.pid === undefined) return [];
-    return await exclusively(this.#lockFile, async () => {
+    return await exclusively(this.state.lockFile, async () => {
       const stopped: DaemonName[] = [];
       if (await this.mountd.stop()) stopped.push('mountd');
       if (await this.server.stop()) stopped.push('server');
@@ -71,8 +72,8 @@ export class Installation {
     });
   }
 
-  get #lockFile(): string {
-    return this.state.path('run', 'lock');
+  get pki(): Pki {
+    return new Pki(this.state);
   }
 
   /** A connection to the server as its operator. */

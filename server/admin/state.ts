@@ -5,7 +5,8 @@ import { join, resolve } from 'node:path';
 import { z } from 'zod';
 import { BridgeError, errnoCode } from '#bridge/wire/errors.js';
 import { writeDurably } from '#server/store/durable-file.js';
-import type { CertificateFiles } from './certificates.js';
+import type { CertificateFiles, LeafRequest } from './certificates.js';
+import { IssuedCertificates } from './issued-certificates.js';
 
 /** Used when neither --state nor CRONIUM_STATE says otherwise. */
 export const STATE_DIRECTORY = '/var/lib/cronium';
@@ -14,6 +15,10 @@ const Settings = z.strictObject({
   listen: z.strictObject({ host: z.string(), port: z.int().min(0).max(65535) }),
 });
 type Settings = z.infer<typeof Settings>;
+
+/** The certificates an installation has for itself. */
+export const OWN_CERTIFICATES = ['server', 'host', 'operator'] as const;
+export type OwnCertificate = (typeof OWN_CERTIFICATES)[number];
 
 /** Where everything of one installation lies. Nothing outside it is written but the mount and the containers. */
 export class State {
@@ -44,8 +49,23 @@ export class State {
   }
 
   /** A certificate and its key: of the authority, the server, this host, or its operator. */
-  certificate(of: 'ca' | 'server' | 'host' | 'operator'): CertificateFiles {
+  certificate(of: 'ca' | OwnCertificate): CertificateFiles {
     return { cert: this.path('pki', `${of}.crt`), key: this.path('pki', `${of}.key`) };
+  }
+
+  /** What to ask the authority for. */
+  leafRequest(of: OwnCertificate): LeafRequest {
+    const names = { server: 'cronium-server', host: hostname(), operator: 'operator' };
+    return { files: this.certificate(of), name: names[of], role: of };
+  }
+
+  get issued(): IssuedCertificates {
+    return new IssuedCertificates(this.path('pki', 'issued.json'));
+  }
+
+  /** Held by whoever starts, stops or changes this installation. */
+  get lockFile(): string {
+    return this.path('run', 'lock');
   }
 
   /** Creates the directories that are missing. @throws BridgeError `denied` when one is not ours alone */
@@ -79,17 +99,10 @@ export class State {
     // Loaded only here: the X.509 library takes longer to load than most commands take to run.
     const { Authority } = await import('./certificates.js');
     const authority = await Authority.open(this.certificate('ca'));
-    await authority.ensure({
-      files: this.certificate('server'),
-      name: 'cronium-server',
-      role: 'server',
-    });
-    await authority.ensure({ files: this.certificate('host'), name: hostname(), role: 'host' });
-    await authority.ensure({
-      files: this.certificate('operator'),
-      name: 'operator',
-      role: 'operator',
-    });
+    for (const of of OWN_CERTIFICATES) {
+      const issued = await authority.ensure(this.leafRequest(of));
+      if (issued !== undefined) this.issued.add(issued);
+    }
   }
 
   /** @throws BridgeError `not_found` when nothing was ever started here */

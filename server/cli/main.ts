@@ -1,10 +1,12 @@
 /** The operator's command: composes the commands with the terminal. */
 import { buffer } from 'node:stream/consumers';
 import { AUDIT_COMMANDS } from './audit-commands.js';
+import { CERTIFICATE_COMMANDS } from './certificate-commands.js';
 import { dispatch } from './command.js';
 import { executionShow } from './execution-commands.js';
 import { down, status, up } from './lifecycle-commands.js';
 import { run } from './run-command.js';
+import { TOKEN_COMMANDS } from './token-commands.js';
 import {
   variableDelete,
   variableExport,
@@ -29,6 +31,8 @@ const COMMANDS = [
   variablePolicy,
   executionShow,
   ...AUDIT_COMMANDS,
+  ...CERTIFICATE_COMMANDS,
+  ...TOKEN_COMMANDS,
 ];
 
 // A reader that has seen enough (`| head`) is no failure of ours: nothing more is written, the exit code stays.

@@ -190,10 +190,7 @@ void t.test(
     t.equal(leaf.ca, false);
     for (const key of [files.key, filesFor('ca').key])
       t.equal((statSync(key).mode & 0o7777).toString(8), '600');
-    t.equal(
-      await stranger.ensure({ name: 'a', role: 'host', files: filesFor('strange-leaf') }),
-      true,
-    );
+    t.ok(await stranger.ensure({ name: 'a', role: 'host', files: filesFor('strange-leaf') }));
   },
 );
 
@@ -201,16 +198,16 @@ void t.test(
   'ensure issues what is missing or about to expire, and leaves the rest alone',
   async (t) => {
     const request = { name: 'a', role: 'host', files: filesFor('ensured') } as const;
-    t.equal(await authority.ensure(request), true, 'missing');
+    t.ok(await authority.ensure(request), 'missing');
     const first = readFileSync(request.files.cert, 'utf8');
-    t.equal(await authority.ensure(request), false, 'good');
+    t.notOk(await authority.ensure(request), 'good');
     t.equal(readFileSync(request.files.cert, 'utf8'), first);
     rmSync(request.files.key);
-    t.equal(await authority.ensure(request), true, 'without its key');
+    t.ok(await authority.ensure(request), 'without its key');
     await authority.issue({ ...request, notAfter: new Date(Date.now() + 29 * DAY_MS) });
-    t.equal(await authority.ensure(request), true, 'with 29 days left');
+    t.ok(await authority.ensure(request), 'with 29 days left');
     await authority.issue({ ...request, notAfter: new Date(Date.now() + 31 * DAY_MS) });
-    t.equal(await authority.ensure(request), false, 'with 31 days left');
+    t.notOk(await authority.ensure(request), 'with 31 days left');
   },
 );
 
@@ -220,7 +217,7 @@ void t.test(
     const request = { name: 'a', role: 'host', files: filesFor('orphan') } as const;
     await authority.ensure(request);
     const renewed = await Authority.open(filesFor('renewed-ca'));
-    t.equal(await renewed.ensure(request), true);
+    t.ok(await renewed.ensure(request));
     const own = new X509Certificate(readFileSync(filesFor('renewed-ca').cert));
     t.ok(new X509Certificate(readFileSync(request.files.cert)).verify(own.publicKey));
   },
@@ -234,5 +231,5 @@ void t.test('ensure replaces a leaf whose key file belongs to another certificat
     ...request,
     files: { cert: filesFor('other').cert, key: request.files.key },
   });
-  t.equal(await authority.ensure(request), true);
+  t.ok(await authority.ensure(request));
 });
