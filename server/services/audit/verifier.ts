@@ -103,9 +103,10 @@ function checkBatch(check: AuditCheck, writer: number, first: number, entry: Ent
   }
   const last = events.at(-1);
   if (last === undefined || check.isBroken(writer)) return;
-  if (events.length < record.count) {
+  const count = Math.max(record.count, record.marks.length / MARK_LENGTH);
+  if (events.length < count) {
     const from = last.seq + 1;
-    const text = `${record.count - events.length} events are missing from event ${from} on`;
+    const text = `events from ${from} on are missing in its record`;
     check.report('removed', writer, from, last.at, text);
   } else if (record.hash !== hash || events.length > record.count || record.first !== first) {
     const text = `events ${first}-${last.seq} are not what was recorded`;
