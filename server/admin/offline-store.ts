@@ -1,0 +1,80 @@
+import { existsSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { BridgeError } from '#bridge/wire/errors.js';
+import { checkInChild, type StoreReport } from '#server/store/check-process.js';
+import { writeDurably } from '#server/store/durable-file.js';
+import { Keyring } from '#server/store/keyring.js';
+import { type Restored, restore } from '#server/store/store-backup.js';
+import { exclusively } from './exclusive.js';
+import { masterKeyOf, type State } from './state.js';
+
+/** Checks the database of a server that does not run. @throws BridgeError */
+export async function verifyStore(
+  state: State,
+  progress: (records: number) => void,
+): Promise<StoreReport> {
+  return await exclusively(state.path('run', 'lock'), async () => {
+    const directory = state.path('server', 'db');
+    if (!existsSync(directory))
+      throw new BridgeError('not_found', `there is no store in ${directory}; make one: cronium up`);
+    const { integrityKey } = openKeyring(state, state.path('server', 'keyring.json'));
+    const request = { directory, key: integrityKey.toString('base64'), hasHead: true };
+    return await checkInChild(request, progress);
+  });
+}
+
+/**
+ * Puts a backup in the place of the database and the keyring; what was there is kept beside it. Nothing is replaced before
+ * the whole backup was checked. @throws BridgeError
+ */
+export async function restoreStore(
+  state: State,
+  chunks: AsyncIterable<Uint8Array>,
+  progress: (records: number) => void,
+): Promise<Restored & { before: string | undefined }> {
+  state.prepareDirectories();
+  return await exclusively(state.path('run', 'lock'), async () => {
+    const [db, keyring] = [state.path('server', 'db'), state.path('server', 'keyring.json')];
+    const made = { db: `${db}.restored`, keyring: `${keyring}.restored` };
+    const clean = () => {
+      for (const path of [made.db, `${made.db}.head`, `${made.db}.sums`, made.keyring])
+        rmSync(path, { recursive: true, force: true });
+    };
+    clean(); // of one that was interrupted
+    try {
+      const restored = await restore(
+        made.db,
+        chunks,
+        (bytes) => {
+          writeFileSync(made.keyring, bytes, { mode: 0o600 });
+          return openKeyring(state, made.keyring).integrityKey;
+        },
+        progress,
+      );
+      writeDurably(made.keyring, await readText(made.keyring));
+      const time = new Date().toISOString().replace(/[:.]/g, '-');
+      const isReplaced = existsSync(db);
+      // The keyring first: a store without its keyring is refused, whatever happens in between.
+      for (const [path, next] of [
+        [keyring, made.keyring],
+        [`${db}.head`, `${made.db}.head`],
+        [`${db}.sums`, `${made.db}.sums`],
+        [db, made.db],
+      ] as const) {
+        if (existsSync(path)) renameSync(path, path.replace(/^(.*?(?:db|keyring\.json))/, `$1.before-${time}`));
+        renameSync(next, path);
+      }
+      return { ...restored, before: isReplaced ? `${db}.before-${time}` : undefined };
+    } catch (error) {
+      clean();
+      throw error;
+    }
+  });
+}
+
+async function readText(path: string): Promise<string> {
+  const { readFile } = await import('node:fs/promises');
+  return await readFile(path, 'utf8');
+}
+
+const openKeyring = (state: State, keyring: string): Keyring =>
+  Keyring.open({ keyring, master: masterKeyOf(state) }, false);
