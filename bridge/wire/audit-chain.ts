@@ -59,24 +59,33 @@ export const AUDIT_PRUNE = 'audit.prune';
 /** What stands before event 0. */
 export const NO_HASH = '0'.repeat(64);
 
-/** What is hashed. The members stand in the order of their names; absent ones are left out. */
-export const lineOf = (e: AuditEvent): string =>
-  JSON.stringify({
-    at: e.at,
-    detail: e.detail,
-    execution: e.execution,
-    links: e.links?.map(sortedLink),
-    namespace: e.namespace,
-    op: e.op,
-    outcome: e.outcome,
-    peer: e.peer,
-    seq: e.seq,
-    target: e.target,
-    targets: e.targets,
-    version: e.version,
-    who: e.who,
-    writer: e.writer,
-  });
+/** An event before it has its place. */
+export type Unplaced = Omit<AuditEvent, 'at' | 'writer' | 'seq'>;
+
+/**
+ * What is hashed. The members stand in the order of their names; absent ones are left out. Put together by hand, which
+ * takes a third of the time of JSON.stringify: every operation of the server passes here.
+ */
+export function lineAt(e: Unplaced, at: number, writer: number, seq: number): string {
+  let line = `{"at":${at}`;
+  if (e.detail !== undefined) line += `,"detail":${quoted(e.detail)}`;
+  if (e.execution !== undefined) line += `,"execution":${quoted(e.execution)}`;
+  if (e.links !== undefined) line += `,"links":${JSON.stringify(e.links.map(sortedLink))}`;
+  if (e.namespace !== undefined) line += `,"namespace":${quoted(e.namespace)}`;
+  line += `,"op":${quoted(e.op)},"outcome":${quoted(e.outcome)},"peer":${quoted(e.peer)},"seq":${seq}`;
+  if (e.target !== undefined) line += `,"target":[${e.target.map(quoted).join(',')}]`;
+  if (e.targets !== undefined) line += `,"targets":${e.targets}`;
+  if (e.version !== undefined) line += `,"version":${e.version}`;
+  return `${line},"who":${quoted(e.who)},"writer":${writer}}`;
+}
+
+export const lineOf = (e: AuditEvent): string => lineAt(e, e.at, e.writer, e.seq);
+
+const quoted = (text: string): string => (ESCAPED.test(text) ? JSON.stringify(text) : `"${text}"`);
+
+/** What JSON.stringify may escape: control characters, quotes, backslashes, and surrogates that stand alone. */
+// oxlint-disable-next-line no-control-regex
+const ESCAPED = /[\u0000-\u001f"\\\ud800-\udfff]/;
 
 /** The line of an exported event: the same with the two hashes, each at its place in the order. */
 export const rowLineOf = (e: AuditRow): string =>

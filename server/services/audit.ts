@@ -47,7 +47,8 @@ interface Flight {
 
 /** The note of a commit that is there only to have the queue written. */
 class Flush {
-  isRecorded = false;
+  /** How many events the queue had given away when its group was recorded. */
+  reached: number | undefined;
 }
 
 /**
@@ -62,6 +63,9 @@ export class Audit implements Recorder, AsyncDisposable {
   #head: HeadRecord;
   #queue: Pending[] = [];
   #waiting: Waiting[] = [];
+  /** Events that ever entered the queue, and that left it for good as far as is known. */
+  #queuedCount = 0;
+  #takenCount = 0;
   #flight: Flight | undefined;
   #timer: NodeJS.Timeout | undefined;
   #draining: Promise<void> | undefined;
@@ -119,15 +123,19 @@ export class Audit implements Recorder, AsyncDisposable {
 
   /** Resolves when all that was added is durable. @throws BridgeError what the store says */
   async flush(): Promise<void> {
-    do {
+    if (!this.#isPending) return;
+    const wanted = this.#queuedCount + this.#waiting.length;
+    for (;;) {
       const flush = new Flush();
       await this.#store.commit({ ops: [], note: flush });
+      if (flush.reached === undefined)
+        throw new BridgeError('internal', 'this store does not record: the audit log is not kept');
       // Our group was written, so those before it were, or what they carried came with ours.
       if (this.#flight?.flush === flush) this.#flight = undefined;
       this.#admit();
-      if (!flush.isRecorded)
-        throw new BridgeError('internal', 'this store does not record: the audit log is not kept');
-    } while (this.#queue.length > 0 || this.#waiting.length > 0);
+      const isEmpty = this.#queue.length === 0 && this.#waiting.length === 0;
+      if (isEmpty || flush.reached >= wanted) return; // others may go on adding
+    }
   }
 
   /** Writes what is queued. Before the store is closed. */
@@ -146,9 +154,9 @@ export class Audit implements Recorder, AsyncDisposable {
     for (const { note, committed } of group) {
       if (note instanceof Flush) {
         flush = note;
-        flush.isRecorded = true;
+        flush.reached = this.#takenCount;
       } else if (isNote(note)) {
-        batches.push(unplaced({ at, note, ...resultOf(committed), detail: note.detail }));
+        batches.push(unplaced({ note, ...resultOf(committed), detail: note.detail }), at);
         if (committed.ok) note.recorded = true;
       }
     }
@@ -174,6 +182,7 @@ export class Audit implements Recorder, AsyncDisposable {
     if (isWritten || flight === undefined) return;
     this.#head = flight.before;
     this.#queue = flight.taken.concat(this.#queue);
+    this.#takenCount -= flight.taken.length;
     if (this.#queue.length > 0) this.#schedule();
   }
 
@@ -209,6 +218,11 @@ export class Audit implements Recorder, AsyncDisposable {
     return await pruneAudit(this.#store, before, note, signal);
   }
 
+  /** Something is not known to be durable. */
+  get #isPending(): boolean {
+    return this.#room < AUDIT_QUEUE_MAX || this.#waiting.length > 0 || this.#lost > 0;
+  }
+
   /** What the last group took may have to come back. */
   get #room(): number {
     return AUDIT_QUEUE_MAX - this.#queue.length - (this.#flight?.taken.length ?? 0);
@@ -222,7 +236,8 @@ export class Audit implements Recorder, AsyncDisposable {
   ): Promise<void> | undefined {
     const pending = { at: this.#store.now(), note, outcome, detail, version };
     if (this.#room > 0 && this.#waiting.length === 0) {
-      if (this.#queue.push(pending) === FLUSH_EVENTS) this.#drain();
+      this.#queuedCount++;
+      if (this.#queue.push(pending) >= FLUSH_EVENTS) this.#drain();
       else this.#schedule();
       return undefined;
     }
@@ -238,14 +253,16 @@ export class Audit implements Recorder, AsyncDisposable {
       this.#lost = 0;
       const lost = { at: this.#store.now(), note, outcome: 'unavailable', detail };
       this.#queue.push({ ...lost, version: undefined });
+      this.#queuedCount++;
     }
     let bytes = 0;
     let count = 0;
     for (const pending of this.#queue) {
       if (bytes > RECORD_BYTES_MAX) break;
-      bytes += batches.push(unplaced(pending));
+      bytes += batches.push(unplaced(pending), pending.at);
       count++;
     }
+    this.#takenCount += count;
     return count === 0 ? [] : this.#queue.splice(0, count);
   }
 
@@ -255,6 +272,7 @@ export class Audit implements Recorder, AsyncDisposable {
     const admitted = this.#waiting.splice(0, Math.max(0, this.#room));
     for (const { pending, resolve } of admitted) {
       this.#queue.push(pending);
+      this.#queuedCount++;
       resolve();
     }
   }
@@ -263,7 +281,7 @@ export class Audit implements Recorder, AsyncDisposable {
     if (this.#timer !== undefined || this.#draining !== undefined || this.#closed) return;
     this.#timer = setTimeout(() => {
       this.#timer = undefined;
-      if (this.#queue.length > 0 || (this.#flight?.taken.length ?? 0) > 0) this.#drain();
+      if (this.#isPending) this.#drain();
     }, afterMs);
   }
 
@@ -274,7 +292,8 @@ export class Audit implements Recorder, AsyncDisposable {
     this.#draining = this.flush().then(
       () => {
         this.#draining = undefined;
-        if (this.#queue.length > 0) this.#schedule();
+        if (this.#queue.length >= FLUSH_EVENTS) this.#drain();
+        else if (this.#isPending) this.#schedule();
       },
       (error: unknown) => {
         this.#draining = undefined;

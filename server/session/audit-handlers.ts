@@ -30,11 +30,13 @@ export function auditHandlers(
   return {
     'audit.read': async ({ params }) => {
       const { namespace, ...query } = params;
+      const isContinued = params.after !== undefined && cursors.has(params.after);
+      // When it cannot be written, what is stored can still be read.
+      if (!isContinued) await audit.flush().catch(() => {});
       const page = await audit.read({
         ...query,
         namespace: namespace && namespaceText(namespace),
       });
-      const isContinued = params.after !== undefined && cursors.has(params.after);
       if (!isContinued) {
         const { execution } = params;
         await audit.done(

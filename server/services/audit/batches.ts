@@ -1,4 +1,10 @@
-import { type AuditEvent, type AuditLink, lineOf, nextHash } from '#bridge/wire/audit-chain.js';
+import {
+  type AuditEvent,
+  type AuditLink,
+  lineAt,
+  nextHash,
+  type Unplaced,
+} from '#bridge/wire/audit-chain.js';
 import { type Entry, type Key, type Op, SYSTEM } from '#server/store/store.js';
 import { packRecord, unpackRecord } from '../record.js';
 
@@ -62,9 +68,6 @@ export const linksOf = (record: BatchRecord): readonly AuditLink[] =>
 const isEvent = (event: Partial<AuditEvent> | null): boolean =>
   Number.isInteger(event?.writer) && Number.isInteger(event?.seq) && Number.isInteger(event?.at);
 
-/** An event before it has its place. */
-export type Unplaced = Omit<AuditEvent, 'writer' | 'seq'>;
-
 /** Continues a chain from `head`: what is pushed becomes records, and a new head. */
 export class BatchWriter {
   readonly #writer: number;
@@ -87,11 +90,11 @@ export class BatchWriter {
   }
 
   /** Returns the bytes it takes. */
-  push(event: Unplaced): number {
+  push(event: Unplaced, time: number): number {
     const before = this.#head;
     const seq = before.seq + 1;
-    const at = Math.max(event.at, before.at); // one that waited in the queue takes the place it gets
-    const line = lineOf({ ...event, at, writer: this.#writer, seq });
+    const at = Math.max(time, before.at); // one that waited in the queue takes the place it gets
+    const line = lineAt(event, at, this.#writer, seq);
     const bytes = Buffer.byteLength(line) + 1 + MARK_LENGTH;
     if (this.#lines.length > 0 && this.#bytes + bytes > BATCH_BYTES_MAX - BATCH_OVERHEAD_BYTES)
       this.#close();

@@ -1,7 +1,6 @@
-import type { AuditLink } from '#bridge/wire/audit-chain.js';
+import type { AuditLink, Unplaced } from '#bridge/wire/audit-chain.js';
 import { asBridgeError, type Code } from '#bridge/wire/errors.js';
 import type { Committed } from '#server/store/store.js';
-import type { Unplaced } from './batches.js';
 
 /** Keys or ids that an event names. */
 export const TARGETS_MAX = 3;
@@ -84,8 +83,7 @@ export const resultOf = (committed: Committed): { outcome: string; version: numb
     ? { outcome: committed.repeated === true ? 'repeated' : 'ok', version: committed.version }
     : { outcome: 'conflict', version: undefined };
 
-export const unplaced = ({ at, note, outcome, detail, version }: Pending): Unplaced => ({
-  at,
+export const unplaced = ({ note, outcome, detail, version }: Omit<Pending, 'at'>): Unplaced => ({
   who: clipped(note.who),
   peer: clipped(note.peer),
   op: clipped(note.op),

@@ -23,14 +23,11 @@ export async function startChain(store: Store): Promise<{ writer: number; head: 
     const links = heads.filter(({ writer, seq }) => seq > (linked.get(writer) ?? -1)).reverse();
     const writer = 1 + Math.max(heads.at(-1)?.writer ?? 0, await lastWriter(store));
     const batches = new BatchWriter(writer, { seq: -1, hash: NO_HASH, at: 0 });
-    batches.push({
-      at: store.now(),
-      who: 'server',
-      peer: '',
-      op: AUDIT_START,
-      outcome: 'ok',
-      links: links.slice(0, LINKS_MAX),
-    });
+    const who = { who: 'server', peer: '' };
+    batches.push(
+      { ...who, op: AUDIT_START, outcome: 'ok', links: links.slice(0, LINKS_MAX) },
+      store.now(),
+    );
     const checks = [headKey(writer), batchKey(writer, 0)].map((key) => ({ key, version: 0 }));
     const committed = await store.commit({ checks, ops: batches.finish() });
     if (committed.ok) return { writer, head: batches.head };
