@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Connection } from '#bridge/client/connection.js';
 import { type AuditLink, type AuditRow, rowLineOf } from '#bridge/wire/audit-chain.js';
 import type { BrokenChain, CheckedChain } from '#bridge/wire/audit-check.js';
-import { BridgeError, errnoCode } from '#bridge/wire/errors.js';
+import { BridgeError, CODES, errnoCode } from '#bridge/wire/errors.js';
 import { AUDIT_PAGE_MAX } from '#bridge/wire/protocol/audit.js';
 import type { Params, ServerOperations } from '#bridge/wire/protocol.js';
 import { Installation } from '#server/admin/installation.js';
@@ -69,17 +69,8 @@ const auditTail = command({
     using server = await connect(values.state, io);
     const { rows, end } = await newest(server, query, wanted, io.signal);
     for (const row of rows) print(row);
-    let after = end;
-    while (values.follow && !io.signal.aborted) {
-      await sleep(FOLLOW_MS, undefined, { signal: io.signal }).catch(() => {});
-      if (io.signal.aborted) break;
-      let page: Awaited<ReturnType<typeof read>>;
-      do {
-        page = await read(server, { ...query, reverse: false, limit: AUDIT_PAGE_MAX, after });
-        for (const row of page.events) print(row);
-        after = page.cursor;
-      } while (page.more && !io.signal.aborted);
-    }
+    if (values.follow)
+      await follow(server, async () => await connect(values.state, io), query, end, print, io);
     return 0;
   },
 });
@@ -226,6 +217,42 @@ async function newest(
     rows.push(...page.events.slice(0, wanted - rows.length));
     after = page.cursor;
     if (!page.more || rows.length >= wanted || signal.aborted) return { rows: rows.reverse(), end };
+  }
+}
+
+/** Prints what happens, until Ctrl-C. A server that goes away is waited for: the place in the log is the same after. */
+async function follow(
+  first: Connection,
+  reconnect: () => Promise<Connection>,
+  filter: Partial<Query>,
+  end: string,
+  print: (row: AuditRow) => void,
+  { err, signal }: Io,
+): Promise<void> {
+  let server: Connection | undefined = first;
+  let after = end;
+  try {
+    for (;;) {
+      await sleep(FOLLOW_MS, undefined, { signal }).catch(() => {});
+      try {
+        for (let more = true; more && !signal.aborted; ) {
+          server ??= await reconnect();
+          const query = { ...filter, reverse: false, limit: AUDIT_PAGE_MAX, after };
+          const page = await read(server, query);
+          for (const row of page.events) print(row);
+          after = page.cursor;
+          more = page.more;
+        }
+      } catch (error) {
+        if (!(error instanceof BridgeError) || !CODES[error.code].retry) throw error;
+        if (server !== undefined) err(`${error.message}; waiting for the server`);
+        server?.[Symbol.dispose]();
+        server = undefined;
+      }
+      if (signal.aborted) return;
+    }
+  } finally {
+    server?.[Symbol.dispose]();
   }
 }
 

@@ -40,7 +40,6 @@ interface Waiting {
 /** What the last group took along, until the next one shows that it was written. */
 interface Flight {
   readonly before: HeadRecord;
-  readonly after: HeadRecord;
   readonly taken: readonly Pending[];
   readonly flush: Flush | undefined;
 }
@@ -133,8 +132,7 @@ export class Audit implements Recorder, AsyncDisposable {
       // Our group was written, so those before it were, or what they carried came with ours.
       if (this.#flight?.flush === flush) this.#flight = undefined;
       this.#admit();
-      const isEmpty = this.#queue.length === 0 && this.#waiting.length === 0;
-      if (isEmpty || flush.reached >= wanted) return; // others may go on adding
+      if (!this.#isPending || flush.reached >= wanted) return; // others may go on adding
     }
   }
 
@@ -160,7 +158,7 @@ export class Audit implements Recorder, AsyncDisposable {
         if (committed.ok) note.recorded = true;
       }
     }
-    this.#flight = { before: this.#head, after: batches.head, taken, flush };
+    this.#flight = { before: this.#head, taken, flush };
     this.#head = batches.head;
     this.#admit();
     // Nobody tells us whether this group is written; when none follows, a flush finds out.

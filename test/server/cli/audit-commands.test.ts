@@ -113,6 +113,27 @@ void t.test('tail -f follows until Ctrl-C, and is on record once', async (t) => 
   t.equal(events.length, 1);
 });
 
+void t.test('tail -f waits for a server that restarts, and misses nothing', async (t) => {
+  await using desk = await Desk.open();
+  const interrupted = new AbortController();
+  const tail = desk.run(['audit', 'tail', '-f', '--op', 'variable.get'], interrupted.signal);
+  await sleep(700);
+  await desk.server.pause();
+  desk.read(1, 5);
+  await sleep(700);
+  await desk.server.resume();
+  desk.read(6, 9);
+  await sleep(1500);
+  interrupted.abort();
+  const { code, stdout, stderr } = await tail;
+  t.equal(code, 0);
+  t.match(stderr, /^[^\n]+; waiting for the server\n$/);
+  t.same(
+    lines(stdout).map((line) => /key-\d/.exec(line)?.[0]),
+    Array.from({ length: 9 }, (_, n) => `key-${n + 1}`),
+  );
+});
+
 void t.test('an export is verified offline, and tampering and a cut end are found', async (t) => {
   await using desk = await Desk.open();
   desk.read(1, 50);
