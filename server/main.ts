@@ -10,6 +10,7 @@ import { Runtime } from './runtime.js';
 import { EncryptedStore } from './store/encrypted-store.js';
 import { Keyring } from './store/keyring.js';
 import { LevelStore } from './store/level-store.js';
+import { masterKeyFile } from './store/master-key.js';
 
 const config = ServerConfig.parse(JSON.parse(process.argv[2] ?? ''));
 const log = pino({ level: config.logLevel, base: { process: 'server' } });
@@ -31,7 +32,10 @@ async function serve(): Promise<void> {
   });
   let keyring: Keyring;
   try {
-    keyring = Keyring.open({ keyring: config.keyring, masterKey: config.masterKey }, fresh);
+    keyring = Keyring.open(
+      { keyring: config.keyring, master: masterKeyFile(config.masterKey) },
+      fresh,
+    );
   } catch (error) {
     await level[Symbol.asyncDispose]();
     throw error;

@@ -19,7 +19,12 @@ export function writeDurably(path: string, text: string, mode = 0o600): void {
   } finally {
     closeSync(fd);
   }
-  const directory = openSync(dirname(path), 'r');
+  syncDirectory(dirname(path));
+}
+
+/** Makes what was created in, renamed in or removed from `path` survive a crash: fsync(2) says why. */
+export function syncDirectory(path: string): void {
+  const directory = openSync(path, 'r');
   try {
     fsyncSync(directory);
   } finally {

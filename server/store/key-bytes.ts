@@ -1,5 +1,5 @@
 import { BridgeError } from '#bridge/wire/errors.js';
-import type { Key, Op, RangeOptions } from './store.js';
+import { type Key, type Op, type RangeOptions, SYSTEM } from './store.js';
 
 /**
  * Keys as bytes that sort like the tuples: each part is a tag and a self-delimiting body (the tuple layer of
@@ -10,14 +10,36 @@ const NUMBER = 0x15;
 
 /** @throws BridgeError `internal` for a number that is no integer from 0 to 2^53-1: a mistake in a service */
 export function encodeKey(key: readonly (string | number)[]): Buffer {
+  let length = 0;
+  for (const part of key) length += typeof part === 'number' ? 9 : part.length + 2;
+  const bytes = Buffer.allocUnsafe(length);
+  let at = 0;
+  for (const part of key) {
+    if (typeof part === 'number') {
+      bytes[at] = NUMBER;
+      writeNumber(bytes, at + 1, part);
+      at += 9;
+      continue;
+    }
+    bytes[at++] = STRING;
+    // Nearly all names are ASCII, and short: a loop beats a call into native code.
+    for (let i = 0; i < part.length; i++) {
+      const code = part.charCodeAt(i);
+      if (code === 0 || code > 0x7f) return encodeAnyKey(key);
+      bytes[at++] = code;
+    }
+    bytes[at++] = 0;
+  }
+  return bytes;
+}
+
+function encodeAnyKey(key: readonly (string | number)[]): Buffer {
   const parts: Buffer[] = [];
   for (const part of key) {
     if (typeof part === 'number') {
-      if (!Number.isSafeInteger(part) || part < 0)
-        throw new BridgeError('internal', `${part} cannot be part of a key`);
       const bytes = Buffer.alloc(9);
       bytes[0] = NUMBER;
-      bytes.writeBigUInt64BE(BigInt(part), 1);
+      writeNumber(bytes, 1, part);
       parts.push(bytes);
     } else {
       const utf8 = Buffer.from(part);
@@ -28,6 +50,13 @@ export function encodeKey(key: readonly (string | number)[]): Buffer {
   return Buffer.concat(parts);
 }
 
+function writeNumber(bytes: Buffer, at: number, part: number): void {
+  if (!Number.isSafeInteger(part) || part < 0)
+    throw new BridgeError('internal', `${part} cannot be part of a key`);
+  bytes.writeUInt32BE(Math.floor(part / 2 ** 32), at);
+  bytes.writeUInt32BE(part >>> 0, at + 4);
+}
+
 /** @throws RangeError when the bytes are not what encodeKey makes */
 export function decodeKey(bytes: Uint8Array): Key {
   const parts: (string | number)[] = [];
@@ -35,27 +64,26 @@ export function decodeKey(bytes: Uint8Array): Key {
   for (let at = 0; at < view.length; ) {
     const tag = view[at++];
     if (tag === NUMBER) {
-      parts.push(Number(view.readBigUInt64BE(at)));
+      parts.push(view.readUInt32BE(at) * 2 ** 32 + view.readUInt32BE(at + 4));
       at += 8;
     } else if (tag === STRING) {
-      const body: number[] = [];
-      for (; ; at++) {
-        const byte = view[at];
-        if (byte === undefined) throw new RangeError('a key ends inside a string');
-        if (byte !== 0) body.push(byte);
-        else if (view[at + 1] === 0xff) {
-          body.push(0);
-          at++;
-        } else break;
-      }
-      at++;
-      parts.push(Buffer.from(body).toString());
+      let end = view.indexOf(0, at);
+      const isEscaped = end >= 0 && view[end + 1] === 0xff;
+      while (end >= 0 && view[end + 1] === 0xff) end = view.indexOf(0, end + 2);
+      if (end < 0) throw new RangeError('a key ends inside a string');
+      const body = view.subarray(at, end);
+      parts.push((isEscaped ? unescapeNul(body) : body).toString());
+      at = end + 1;
     } else throw new RangeError(`a key part has the unknown tag ${tag}`);
   }
   const [family, ...rest] = parts;
   if (typeof family !== 'string') throw new RangeError('a key does not start with its family');
   return [family, ...rest];
 }
+
+/** The namespace whose data key encrypts the record: what no namespace is named for is the server's. */
+export const namespaceOfKey = ([, namespace]: Key): string =>
+  typeof namespace === 'string' ? namespace : SYSTEM;
 
 /** First byte string after every key that starts with `prefix`: no part's tag is FF. */
 export const afterPrefix = (prefix: Uint8Array): Buffer =>
@@ -75,6 +103,17 @@ function escapeNul(bytes: Buffer): Buffer {
   for (const byte of bytes) {
     out.push(byte);
     if (byte === 0) out.push(0xff);
+  }
+  return Buffer.from(out);
+}
+
+/** Each 00 is followed by the FF that escapes it. */
+function unescapeNul(bytes: Buffer): Buffer {
+  const out: number[] = [];
+  for (let at = 0; at < bytes.length; at++) {
+    const byte = bytes[at] ?? 0;
+    out.push(byte);
+    if (byte === 0) at++;
   }
   return Buffer.from(out);
 }

@@ -83,11 +83,13 @@ export class Watchers {
     } catch (error) {
       this.#onError(error);
     }
-    for (const missed of [...byVersion.keys()].sort((a, b) => a - b))
+    let last = version;
+    for (const missed of [...byVersion.keys()].sort((a, b) => a - b)) {
       this.#call(watch, { version: missed, entries: byVersion.get(missed) ?? [] });
-    // What came meanwhile may have been read as well: an entry is told once.
-    for (const change of watch.held ?? [])
-      if (!byVersion.has(change.version)) this.#call(watch, change);
+      last = missed;
+    }
+    // What came meanwhile may have been read as well, or what replaced it: an entry is told once, and never an old one.
+    for (const change of watch.held ?? []) if (change.version > last) this.#call(watch, change);
     watch.held = undefined;
   }
 }

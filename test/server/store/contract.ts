@@ -9,9 +9,12 @@ import {
   type Committed,
   type Entry,
   type Key,
+  type Noted,
   type Op,
-  STORE_LIMITS,
+  type RangeOptions,
+  type Reader,
   type Store,
+  SYSTEM,
 } from '#server/store/store.js';
 import { shown } from '#test/bridge/wire/shown.js';
 import { type Random, randomTest } from '#test/support/random.js';
@@ -36,17 +39,21 @@ export const put = (key: Key, value: string | Uint8Array): Op => ({
   value: typeof value === 'string' ? text(value) : value,
 });
 
-export async function entriesOf(store: Store, prefix: Key): Promise<Entry[]> {
+export async function entriesOf(
+  store: Reader,
+  prefix: Key,
+  options?: RangeOptions,
+): Promise<Entry[]> {
   const entries: Entry[] = [];
-  for await (const entry of store.range(prefix)) entries.push(entry);
+  for await (const entry of store.range(prefix, options)) entries.push(entry);
   return entries;
 }
 
 /** Keys and values, as text, of what `list` gives. */
-const listed = async (store: Store, prefix: Key) =>
+const listed = async (store: Reader, prefix: Key) =>
   (await entriesOf(store, prefix)).map(({ key, value }) => [key, Buffer.from(value).toString()]);
 
-const valueOf = async (store: Store, key: Key): Promise<string | undefined> => {
+const valueOf = async (store: Reader, key: Key): Promise<string | undefined> => {
   const entry = await store.get(key);
   return entry && Buffer.from(entry.value).toString();
 };
@@ -66,6 +73,14 @@ export async function codeOf(body: Promise<unknown>): Promise<Code | 'no error'>
     if (error instanceof BridgeError) return error.code;
     throw error;
   }
+}
+
+/** As large as a store must take it, but no larger than a test wants to wait for. */
+const largeBytes = ({ limits }: Store): number => Math.min(1024 * 1024, limits.valueBytesMax);
+
+/** Waits for what a store does in its own time. */
+async function eventually(holds: () => boolean): Promise<void> {
+  for (let i = 0; i < 400 && !holds(); i++) await sleep(5);
 }
 
 const numbered = (count: number) => Array.from({ length: count }, (_, i) => i);
@@ -227,14 +242,14 @@ export function storeContract(
   });
 
   storeTest(
-    'every value comes back byte for byte, from nothing to a megabyte',
+    'every value comes back byte for byte, from nothing to the largest',
     async (t, store) => {
       const values: Record<string, Uint8Array> = {
         nothing: new Uint8Array(),
         'a NUL': Buffer.from([0]),
         'every byte': Buffer.from(numbered(256)),
         'text that looks like a record': text('\u0001\0\0\0\u0001'),
-        '1 MiB': randomBytes(1024 * 1024),
+        'a large one': randomBytes(largeBytes(store)),
         'part of a larger buffer': Buffer.from('0123456789').subarray(3, 6),
       };
       await store.commit({
@@ -269,20 +284,223 @@ export function storeContract(
     t.equal(await valueOf(store, ['f', 'a']), 'before');
   });
 
-  storeTest('a value over the limit is refused, one below it is not', async (t, store) => {
-    t.equal(
-      await codeOf(
-        store.commit({ ops: [put(['f', 'a'], Buffer.alloc(STORE_LIMITS.valueBytesMax + 1))] }),
-      ),
-      'too_large',
+  storeTest(
+    'a value or a commit over the limits is refused, one at them is not',
+    async (t, store) => {
+      const { valueBytesMax, commitBytesMax, commitOpsMax } = store.limits;
+      const value = Buffer.alloc(valueBytesMax + 1, 'x');
+      const most = value.subarray(1);
+      const dels = numbered(commitOpsMax).map((i): Op => ({ del: ['f', i] }));
+      const refused: Readonly<Record<string, Commit>> = {
+        'a value': { ops: [put(['f', 'a'], value)] },
+        'a value among others': { ops: [put(['f', 'b'], ''), put(['f', 'a'], value)] },
+        'many bytes': {
+          ops: numbered(Math.ceil(commitBytesMax / valueBytesMax)).map((i) => put(['f', i], most)),
+        },
+        'many ops': { ops: [...dels, { del: ['f', 'one more'] }] },
+        'many checks': { checks: [{ key: ['f', 'a'], version: 0 }], ops: dels },
+      };
+      for (const [what, commit] of Object.entries(refused))
+        t.equal(await codeOf(store.commit(commit)), 'too_large', what);
+      t.equal(store.version, 0);
+      t.strictSame(await listed(store, ['f']), []);
+
+      t.equal(await codeOf(store.commit({ ops: [put(['f', 'a'], most)] })), 'no error');
+      t.ok(Buffer.compare((await store.get(['f', 'a']))?.value ?? text(''), most) === 0);
+      const count = Math.min(commitOpsMax, 10_000);
+      const many = numbered(count).map((i) => put(['g', i], `${i}`));
+      t.equal(await codeOf(store.commit({ ops: many })), 'no error');
+      t.equal((await entriesOf(store, ['g'])).length, count);
+    },
+  );
+
+  storeTest('many keys are read at once, in the order they are asked for', async (t, store) => {
+    const [a, b, c]: [Key, Key, Key] = [
+      ['f', 'a'],
+      ['g', 'x', 7],
+      ['f', 'c'],
+    ];
+    await store.commit({ ops: [put(a, '1')] });
+    await store.commit({ ops: [put(b, '2')] });
+    const read = async (keys: readonly Key[]) =>
+      (await store.getMany(keys)).map(
+        (entry) => entry && [entry.key, Buffer.from(entry.value).toString(), entry.version],
+      );
+    t.strictSame(await read([b, c, a, b]), [[b, '2', 2], undefined, [a, '1', 1], [b, '2', 2]]);
+    t.strictSame(await read([]), []);
+    t.strictSame(await read([c]), [undefined]);
+  });
+
+  storeTest('many keys are read as of one moment', async (t, store) => {
+    const keys = numbered(20).map((i): Key => ['f', i]);
+    const write = async () => {
+      for (let round = 0; round < 50; round++)
+        await store.commit({ ops: keys.map((key) => put(key, `${round}`)) });
+    };
+    const written = write();
+    let isDone = false;
+    void written.then(() => {
+      isDone = true;
+    });
+    while (!isDone) {
+      const versions = new Set((await store.getMany(keys)).map((entry) => entry?.version));
+      if (versions.size !== 1) t.fail(`versions ${[...versions].join(' ')}`);
+      await setImmediate();
+    }
+    await written;
+  });
+
+  storeTest('a list can be bounded by numbers, reversed, and cut', async (t, store) => {
+    const all = [0, 1, 2, 9, 10, 255, 256, 70_000];
+    const ops = all.flatMap((n) => [
+      put(['log', 'user:a', 'run', n, 'x'], `${n}`),
+      put(['log', 'user:a', 'other', n], ''),
+    ]);
+    await store.commit({ ops: [...ops, put(['log', 'user:a', 'run'], 'the run itself')] });
+    const found = async (options: RangeOptions) =>
+      (await entriesOf(store, ['log', 'user:a', 'run'], options)).map(({ key }) => key[3]);
+    const table: readonly (readonly [RangeOptions, readonly (number | undefined)[]])[] = [
+      [{}, [undefined, ...all]],
+      [{ reverse: true }, [...all.toReversed(), undefined]],
+      [{ from: 0 }, all],
+      [{ from: 9 }, [9, 10, 255, 256, 70_000]],
+      [{ from: 3 }, [9, 10, 255, 256, 70_000]],
+      [{ to: 9 }, [undefined, 0, 1, 2]],
+      [{ from: 2, to: 256 }, [2, 9, 10, 255]],
+      [{ from: 2, to: 256, reverse: true }, [255, 10, 9, 2]],
+      [{ from: 2, limit: 2 }, [2, 9]],
+      [{ reverse: true, limit: 1 }, [70_000]],
+      [{ from: 1, to: 256, reverse: true, limit: 2 }, [255, 10]],
+      [{ from: 5, to: 5 }, []],
+      [{ from: 10, to: 2 }, []],
+      [{ from: 70_001 }, []],
+      [{ limit: 1000 }, [undefined, ...all]],
+    ];
+    for (const [options, expected] of table)
+      t.strictSame(await found(options), expected, JSON.stringify(options));
+    t.equal((await entriesOf(store, ['log'], { limit: 3 })).length, 3, 'a family');
+    t.equal((await entriesOf(store, ['log', 'user:a'], { limit: 17 })).length, 17);
+  });
+
+  if (traits.ordersNames)
+    storeTest('a list can be bounded by names', async (t, store) => {
+      const names = ['', 'a', 'ab', 'b', 'c'];
+      await store.commit({ ops: names.map((name) => put(['f', name, 'x'], name)) });
+      const found = async (options: RangeOptions) =>
+        (await entriesOf(store, ['f'], options)).map(({ key }) => key[1]);
+      t.strictSame(await found({ from: 'ab' }), ['ab', 'b', 'c']);
+      t.strictSame(await found({ from: 'a', to: 'b' }), ['a', 'ab']);
+      t.strictSame(await found({ to: 'b', reverse: true, limit: 2 }), ['ab', 'a']);
+    });
+
+  storeTest('a snapshot shows one moment, whatever is committed later', async (t, store) => {
+    const large = randomBytes(largeBytes(store));
+    await store.commit({ ops: [put(['f', 'a'], 'old'), put(['f', 'gone'], 'x')] });
+    await store.commit({ ops: [put(['f', 'large'], large)] });
+    const version = store.version;
+    await using snapshot = await store.snapshot();
+    t.equal(snapshot.version, version);
+    const keys: Key[] = [
+      ['f', 'a'],
+      ['f', 'gone'],
+      ['f', 'large'],
+      ['f', 'new'],
+    ];
+    const before = await entriesOf(store, ['f']);
+    const beforeMany = await store.getMany(keys);
+    await store.commit({
+      ops: [put(['f', 'a'], 'new'), put(['f', 'new'], 'x'), { del: ['f', 'gone'] }],
+    });
+    await store.commit({ ops: [put(['f', 'large'], 'small')] });
+    t.strictSame(await entriesOf(snapshot, ['f']), before);
+    t.strictSame(await snapshot.getMany(keys), beforeMany);
+    t.equal(await valueOf(snapshot, ['f', 'a']), 'old');
+    t.equal(await valueOf(snapshot, ['f', 'new']), undefined);
+    t.equal((await entriesOf(snapshot, ['f'], { limit: 1 })).length, 1);
+    t.equal(snapshot.version, version);
+    t.equal(await valueOf(store, ['f', 'a']), 'new');
+    t.equal(await valueOf(store, ['f', 'large']), 'small');
+  });
+
+  storeTest('a commit made again under its id happens once', async (t, store) => {
+    const key: Key = ['f', 'a'];
+    const heard: number[] = [];
+    store.watch(['f'], ({ version }) => heard.push(version));
+    const commit = { ops: [put(key, 'first')], id: 'call-1' };
+    t.strictSame(await store.commit(commit), { ok: true, version: 1 });
+    await store.commit({ ops: [put(key, 'second')] });
+    const repeated = { ok: true, version: 1, repeated: true } as const;
+    t.strictSame(await store.commit(commit), repeated);
+    t.strictSame(
+      await store.commit({ checks: [{ key, version: 77 }], ops: [{ del: key }], id: 'call-1' }),
+      repeated,
+      'whatever it asks for',
     );
-    t.equal(store.version, 0);
-    t.equal(
-      await codeOf(
-        store.commit({ ops: [put(['f', 'a'], Buffer.alloc(STORE_LIMITS.valueBytesMax - 1024))] }),
-      ),
-      'no error',
-    );
+    t.equal(await valueOf(store, key), 'second');
+    t.equal(store.version, 2);
+    t.strictSame(heard, [1, 2]);
+    t.strictSame(await store.commit({ ...commit, id: 'call-2' }), { ok: true, version: 3 });
+
+    const both = await Promise.all([1, 2].map(() => store.commit({ ...commit, id: 'twice' })));
+    t.strictSame(both, [
+      { ok: true, version: 4 },
+      { ok: true, version: 4, repeated: true },
+    ]);
+  });
+
+  storeTest('a commit that met a conflict may be made again under its id', async (t, store) => {
+    const key: Key = ['f', 'a'];
+    const commit = (version: number) =>
+      store.commit({ checks: [{ key, version }], ops: [put(key, 'x')], id: 'again' });
+    t.strictSame(await commit(5), { ok: false, conflicts: [key] });
+    t.strictSame(await commit(5), { ok: false, conflicts: [key] });
+    t.strictSame(await commit(0), { ok: true, version: 1 });
+    t.strictSame(await commit(5), { ok: true, version: 1, repeated: true });
+  });
+
+  storeTest('a commit id has 1 to 128 characters', async (t, store) => {
+    for (const id of ['', 'x'.repeat(129)])
+      t.equal(await codeOf(store.commit({ ops: [put(['f'], 'x')], id })), 'invalid');
+    t.equal(await store.get(['f']), undefined);
+    for (const id of ['x', 'é'.repeat(128), '\0'])
+      t.equal((await store.commit({ ops: [put(['f'], 'x')], id })).ok, true);
+  });
+
+  storeTest(
+    'a put with a version is the same record in other bytes: it keeps it, and no watcher hears',
+    async (t, store) => {
+      const [a, b]: [Key, Key] = [
+        ['f', 'a'],
+        ['f', 'b'],
+      ];
+      await store.commit({ ops: [put(a, 'a')] });
+      await store.commit({ ops: [put(b, 'b')] });
+      const heard: unknown[] = [];
+      store.watch(['f'], ({ entries }) => heard.push(...entries.map(({ key }) => key)));
+      const checks = [{ key: a, version: 1 }];
+      const again = { ...put(a, 'A'), version: 1 };
+      t.equal((await store.commit({ checks, ops: [again] })).ok, true);
+      t.strictSame(await valueOf(store, a), 'A');
+      t.equal((await store.get(a))?.version, 1);
+      t.strictSame(
+        (await entriesOf(store, ['f'])).map(({ version }) => version).sort((x, y) => x - y),
+        [1, 2],
+      );
+      t.strictSame(heard, []);
+      t.equal((await store.commit({ checks, ops: [again, put(b, 'B')] })).ok, true, 'it holds');
+      t.strictSame(heard, [b]);
+    },
+  );
+
+  storeTest('time never goes back, and is about the time of day', async (t, store) => {
+    let last = store.now();
+    t.ok(Math.abs(last - Date.now()) < 60_000);
+    for (let i = 0; i < 200; i++) {
+      if (i % 50 === 0) await store.commit({ ops: [put(['f'], `${i}`)] });
+      const now = store.now();
+      if (now < last || !Number.isSafeInteger(now)) t.fail(`${now} after ${last}`);
+      last = now;
+    }
   });
 
   storeTest('keys that look alike are different keys', async (t, store) => {
@@ -447,18 +665,164 @@ export function storeContract(
         ops: [{ del: ['var', 'user:a', 'x'] }, put(['var', 'user:b', 'x'], '3')],
       });
       await store.commit({ ops: [{ del: ['var', 'user:b', 'x'] }] });
-      t.strictSame(heard, [
-        'a 1: var/user:a/x=1 var/user:a/z=',
-        'all 1: var/user:a/x=1 var/user:ab/y=2 var/user:a/z=',
-        'x 1: var/user:a/x=1',
-        'done',
-        'all 2: var/user:b/x=3',
-      ]);
+      t.strictSame(
+        heard.splice(0, 3).sort(),
+        [
+          'a 1: var/user:a/x=1 var/user:a/z=',
+          'all 1: var/user:a/x=1 var/user:ab/y=2 var/user:a/z=',
+          'x 1: var/user:a/x=1',
+        ],
+        'watchers in any order',
+      );
+      t.strictSame(heard, ['done', 'all 2: var/user:b/x=3']);
       heard.length = 0;
       for (const stop of stops) stop();
       for (const stop of stops) stop();
       await store.commit({ ops: [put(['var', 'user:a', 'x'], '4')] });
       t.strictSame(heard, [], 'nothing after the stop');
+    },
+  );
+
+  storeTest(
+    'a watcher that begins at a version first hears what is there and newer, in order',
+    async (t, store) => {
+      await store.commit({ ops: [put(['f', 'a', 1], 'old')] });
+      await store.commit({ ops: [put(['f', 'a', 2], 'x'), put(['f', 'b', 3], 'other')] });
+      await store.commit({ ops: [put(['f', 'a', 3], 'replaced'), put(['f', 'a', 4], 'gone')] });
+      await store.commit({ ops: [put(['f', 'a', 5], 'y'), put(['f', 'a', 6], 'z')] });
+      await store.commit({ ops: [put(['f', 'a', 3], 'last'), { del: ['f', 'a', 4] }] });
+      const heard: unknown[] = [];
+      const tell = ({ version, entries }: Change) =>
+        heard.push([
+          version,
+          ...entries.map(({ key, value }) => `${key[2]}=${Buffer.from(value).toString()}`).sort(),
+        ]);
+      const stop = store.watch(['f', 'a'], tell, 1);
+      await store.commit({ ops: [put(['f', 'a', 1], 'new')] });
+      await eventually(() => heard.length >= 4);
+      t.strictSame(heard, [
+        [2, '2=x'],
+        [4, '5=y', '6=z'],
+        [5, '3=last'],
+        [6, '1=new'],
+      ]);
+      stop();
+      heard.length = 0;
+      store.watch(['f', 'a'], tell, store.version);
+      await store.commit({ ops: [put(['f', 'a', 1], 'newer')] });
+      await eventually(() => heard.length >= 1);
+      t.strictSame(heard, [[7, '1=newer']], 'nothing was missed');
+    },
+  );
+
+  storeTest(
+    'a watcher that begins in the middle of commits hears each of them once, in order',
+    async (t, store) => {
+      const COUNT = 150;
+      const write = async () => {
+        for (let i = 1; i <= COUNT; i += 3) {
+          await Promise.all(
+            [i, i + 1, i + 2].map((n) => store.commit({ ops: [put(['f', 'a', n], `${n}`)] })),
+          );
+          if (i % 30 === 1) await setImmediate();
+        }
+      };
+      const written = write();
+      const heard: [since: number, versions: number[]][] = [];
+      for (let i = 0; i < 10; i++) {
+        const since = Math.floor((store.version * i) / 10);
+        const versions: number[] = [];
+        heard.push([since, versions]);
+        store.watch(['f', 'a'], ({ version }) => versions.push(version), since);
+        await setImmediate();
+      }
+      await written;
+      await eventually(() => heard.every(([, versions]) => versions.at(-1) === COUNT));
+      for (const [since, versions] of heard)
+        t.strictSame(
+          versions,
+          numbered(COUNT - since).map((i) => since + i + 1),
+          `since ${since}`,
+        );
+    },
+  );
+
+  storeTest(
+    'a recorder adds to every group of commits that carry notes, also when all met conflicts',
+    async (t, store) => {
+      const key: Key = ['f', 'a'];
+      const groups: Noted[][] = [];
+      let records = 0;
+      store.recordWith({
+        record: (group) => {
+          groups.push([...group]);
+          return [put(['audit', SYSTEM, ++records], JSON.stringify(group))];
+        },
+        reset: async () => {},
+      });
+      t.strictSame(await store.commit({ ops: [put(key, '1')], note: { who: 'ada' } }), {
+        ok: true,
+        version: 1,
+      });
+      t.strictSame(groups, [[{ note: { who: 'ada' }, committed: { ok: true, version: 1 } }]]);
+      t.equal((await store.get(['audit', SYSTEM, 1]))?.version, 1, 'in the same commit');
+
+      const checks = [{ key, version: 9 }];
+      const conflict = { ok: false, conflicts: [key] } as const;
+      t.strictSame(await store.commit({ checks, ops: [put(key, '2')], note: 'late' }), conflict);
+      t.strictSame(groups[1], [{ note: 'late', committed: conflict }]);
+      t.match(await valueOf(store, ['audit', SYSTEM, 2]), /late/);
+      t.equal(store.version, 2, 'the record alone takes a version');
+
+      await store.commit({ ops: [put(key, '3')] });
+      t.equal(groups.length, 2, 'no note, no record');
+      t.equal(store.version, 3);
+    },
+  );
+
+  storeTest(
+    'of commits at once each is recorded once, in order, and together with its change',
+    async (t, store) => {
+      const noted: string[] = [];
+      let records = 0;
+      store.recordWith({
+        record: (group) => {
+          const notes = group.map(({ note, committed }) => `${String(note)} ${committed.ok}`);
+          noted.push(...notes);
+          return [put(['audit', SYSTEM, ++records], JSON.stringify(notes))];
+        },
+        reset: async () => {},
+      });
+      const all = Promise.all(
+        numbered(60).map((i) =>
+          store.commit({
+            checks: i % 3 === 2 ? [{ key: ['f', 0], version: 999 }] : [],
+            ops: [put(['f', i], `${i}`)],
+            note: `${i}`,
+          }),
+        ),
+      );
+      let isDone = false;
+      void all.then(() => {
+        isDone = true;
+      });
+      while (!isDone) {
+        await using snapshot = await store.snapshot();
+        const recorded = new Set(
+          (await entriesOf(snapshot, ['audit'])).flatMap(
+            ({ value }) => JSON.parse(Buffer.from(value).toString()) as string[],
+          ),
+        );
+        const there = (await entriesOf(snapshot, ['f'])).map(({ key }) => `${key[1]} true`);
+        const missing = there.filter((one) => !recorded.has(one));
+        if (missing.length > 0) t.fail(`not on record: ${missing.join(' ')}`);
+        await setImmediate();
+      }
+      const results = await all;
+      t.strictSame(
+        noted,
+        results.map(({ ok }, i) => `${i} ${ok}`),
+      );
     },
   );
 
@@ -620,7 +984,8 @@ export function storeContract(
 
   void t.test(`${name}: opened again, everything is there and versions go on`, async (t) => {
     const { store, again } = await openDurable(t);
-    const large = randomBytes(1024 * 1024);
+    // Small enough to be one record in every store, so that the versions below are known.
+    const large = randomBytes(Math.min(60_000, store.limits.valueBytesMax));
     await store.commit({
       ops: [put(['f', 'a\0é😀', 5], 'x'), put(['f', ''], ''), put(['f', 'large'], large)],
     });
@@ -638,6 +1003,23 @@ export function storeContract(
     t.equal(await second.get(['f', 'gone']), undefined);
     t.equal((await second.commit({ checks: [{ key: ['g'], version: 3 }], ops: [] })).ok, true);
     t.equal(await versionOf(second.commit({ ops: [{ del: ['g'] }] })), 5);
+  });
+
+  void t.test(`${name}: opened again, ids are known and time has not gone back`, async (t) => {
+    const { store, again } = await openDurable(t);
+    const commit = { ops: [put(['f', 'a'], 'first')], id: 'call-1' };
+    t.strictSame(await store.commit(commit), { ok: true, version: 1 });
+    await store.commit({ ops: [put(['f', 'a'], 'second')] });
+    const now = store.now();
+    await store[Symbol.asyncDispose]();
+    await using second = await again();
+    t.ok(second.now() >= now);
+    t.strictSame(await second.commit(commit), { ok: true, version: 1, repeated: true });
+    t.equal(await valueOf(second, ['f', 'a']), 'second');
+    const heard: number[] = [];
+    second.watch(['f'], ({ version }) => heard.push(version), 1);
+    await eventually(() => heard.length > 0);
+    t.strictSame(heard, [2], 'who had heard the first goes on from there');
   });
 
   void t.test(`${name}: a store in use cannot be opened a second time`, async (t) => {

@@ -1,9 +1,10 @@
-import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
+import { createDecipheriv, randomBytes } from 'node:crypto';
 import {
   existsSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   statSync,
   writeFileSync,
@@ -15,7 +16,9 @@ import { BridgeError } from '#bridge/wire/errors.js';
 import { EncryptedStore } from '#server/store/encrypted-store.js';
 import { Keyring } from '#server/store/keyring.js';
 import { LevelStore } from '#server/store/level-store.js';
+import { masterKeyFile } from '#server/store/master-key.js';
 import { MemoryStore } from '#server/store/memory-store.js';
+import { NameCache } from '#server/store/name-cache.js';
 import type { Entry, Key, Store } from '#server/store/store.js';
 import { randomTest } from '#test/support/random.js';
 import { entriesOf, put, text } from './contract.js';
@@ -28,10 +31,10 @@ function temporaryDirectory(t: Test): string {
   return directory;
 }
 
-const keyringFiles = (directory: string) => ({
-  keyring: join(directory, 'keyring.json'),
-  masterKey: join(directory, 'master.key'),
-});
+function keyringFiles(directory: string) {
+  const masterKey = join(directory, 'master.key');
+  return { keyring: join(directory, 'keyring.json'), masterKey, master: masterKeyFile(masterKey) };
+}
 
 /** What `body` failed with; it must be a BridgeError with a message of one line. */
 async function errorOf(t: Test, body: () => unknown): Promise<BridgeError | undefined> {
@@ -318,45 +321,26 @@ void t.test('no nonce is used twice', async (t) => {
 
 // ---------------------------------------------------------------- the keyring
 
-const wrap = (master: Buffer, key: Buffer): string => {
-  const cipher = createCipheriv('id-aes256-wrap', master, Buffer.alloc(8, 0xa6));
-  return Buffer.concat([cipher.update(key), cipher.final()]).toString('base64url');
-};
-
 /** The keyring as it is in the file. */
 interface Contents {
   format: number;
   names: string;
-  keys: { id: number; wrapped: string }[];
+  integrity: string;
+  nextKeyId: number;
+  families: string[];
+  namespaces: Record<string, { names: string; keys: { id: number; wrapped: string }[] }>;
+  shredding: { namespace: string; keyIds: number[] }[];
 }
 type Files = ReturnType<typeof keyringFiles>;
 const contentsOf = (files: Files) => JSON.parse(readFileSync(files.keyring, 'utf8')) as Contents;
 const masterOf = (files: Files) =>
   Buffer.from(readFileSync(files.masterKey, 'utf8').trim(), 'base64url');
-
-/** Runs `change` on the keyring's file. */
-function editKeyring(files: Files, change: (contents: Contents) => void): void {
-  const contents = contentsOf(files);
-  change(contents);
-  writeFileSync(files.keyring, JSON.stringify(contents));
-}
-
-void t.test('a foreign data key under the right number opens nothing', async (t) => {
-  const files = keyringFiles(temporaryDirectory(t));
-  const inner = new MemoryStore();
-  const store = new EncryptedStore(inner, Keyring.open(files, true));
-  await store.commit({ ops: [put(FIRST, 'first value')] });
-  editKeyring(files, ({ keys: [key] }) => {
-    if (key !== undefined) key.wrapped = wrap(masterOf(files), randomBytes(32));
-  });
-  const foreign = new EncryptedStore(inner, Keyring.open(files, false));
-  t.match(await errorOf(t, () => foreign.get(FIRST)), {
-    code: 'internal',
-    message: /damaged or was encrypted/,
-  });
-  t.match(await errorOf(t, () => entriesOf(foreign, ['var'])), { code: 'internal' });
-  t.strictSame((await store.get(FIRST))?.value, text('first value'), 'the right key still does');
-});
+const unwrapped = (master: Buffer, wrapped: string): Buffer => {
+  const decipher = createDecipheriv('id-aes256-wrap', master, Buffer.alloc(8, 0xa6));
+  return Buffer.concat([decipher.update(Buffer.from(wrapped, 'base64url')), decipher.final()]);
+};
+const dataKeysOf = (files: Files) =>
+  Object.values(contentsOf(files).namespaces).flatMap(({ keys }) => keys);
 
 void t.test(
   'with the keyring of another store nothing is found and nothing is shown',
@@ -371,36 +355,19 @@ void t.test(
 void t.test('a record of a data key that is not in the keyring is an error', async (t) => {
   const { inner, store, first } = await tamperable();
   const value = Buffer.from(first.value);
-  value.writeUInt32BE(2, 1);
+  value.writeUInt32BE(77, 1);
   await inner.commit({ ops: [{ put: first.key, value }] });
   t.match(await errorOf(t, () => store.get(FIRST)), { code: 'internal' });
 });
 
-void t.test(
-  'after a new data key was added, new records use it and old ones stay readable',
-  async (t) => {
-    const files = keyringFiles(temporaryDirectory(t));
-    const inner = new MemoryStore();
-    const before = new EncryptedStore(inner, Keyring.open(files, true));
-    await before.commit({ ops: [put(FIRST, 'first value')] });
-    editKeyring(files, ({ keys }) =>
-      keys.unshift({ id: 2, wrapped: wrap(masterOf(files), randomBytes(32)) }),
-    );
-    const after = new EncryptedStore(inner, Keyring.open(files, false));
-    t.strictSame((await after.get(FIRST))?.value, text('first value'));
-    await after.commit({ ops: [put(SECOND, 'second value')] });
-    const ids = (await entriesOf(inner, ['var'])).map(({ value }) =>
-      Buffer.from(value).readUInt32BE(1),
-    );
-    t.strictSame(new Set(ids), new Set([1, 2]));
-    t.equal((await entriesOf(after, ['var'])).length, 2);
-    t.match(
-      await errorOf(t, () => before.get(SECOND)),
-      { code: 'internal' },
-      'who lacks the key cannot read it',
-    );
-  },
-);
+void t.test("a record under another namespace's data key is an error", async (t) => {
+  const { inner, store, first } = await tamperable();
+  await store.commit({ ops: [put(['var', 'user:bob', 'x'], 'y')] });
+  const value = Buffer.from(first.value);
+  value.writeUInt32BE(3, 1);
+  await inner.commit({ ops: [{ put: first.key, value }] });
+  t.match(await errorOf(t, () => store.get(FIRST)), { code: 'internal' });
+});
 
 void t.test(
   'keyring and master key are made once, with mode 0600, and the data keys rest wrapped',
@@ -410,7 +377,8 @@ void t.test(
     const umask = process.umask(0);
     t.teardown(() => process.umask(umask));
     const first = Keyring.open(files, true);
-    for (const file of Object.values(files))
+    first.ensure(['user:ada'], ['var']);
+    for (const file of [files.keyring, files.masterKey])
       t.equal((statSync(file).mode & 0o7777).toString(8), '600', file);
     t.strictSame(
       readdirSync(directory).sort(),
@@ -418,23 +386,28 @@ void t.test(
       'no temporary file is left',
     );
 
-    const dataKey = first.key(1);
-    t.equal(dataKey?.length, 32);
     const content = readFileSync(files.keyring, 'utf8');
-    for (const form of ['hex', 'base64', 'base64url'] as const)
-      t.notOk(content.includes(dataKey?.toString(form) ?? ''), `the data key as ${form}`);
-    const [wrapped] = contentsOf(files).keys;
-    const unwrap = createDecipheriv('id-aes256-wrap', masterOf(files), Buffer.alloc(8, 0xa6));
-    const unwrapped = Buffer.concat([
-      unwrap.update(Buffer.from(wrapped?.wrapped ?? '', 'base64url')),
-      unwrap.final(),
-    ]);
-    t.strictSame(unwrapped, dataKey, 'RFC 3394');
+    const keys = dataKeysOf(files);
+    t.strictSame(
+      keys.map(({ id }) => id),
+      [1, 2],
+    );
+    for (const { id, wrapped } of keys) {
+      const dataKey = first.key(id)?.key;
+      t.equal(dataKey?.length, 32);
+      for (const form of ['hex', 'base64', 'base64url'] as const)
+        t.notOk(content.includes(dataKey?.toString(form) ?? ''), `the data key as ${form}`);
+      t.strictSame(unwrapped(masterOf(files), wrapped), dataKey, 'RFC 3394');
+    }
+    t.notMatch(content, /ada|user|system/, 'no namespace shows');
 
     for (const fresh of [true, false]) {
       const again = Keyring.open(files, fresh);
-      t.strictSame(again.key(1), dataKey, 'opened again it holds the same data key');
-      t.equal(again.hide('x'), first.hide('x'), 'and hides names the same way');
+      t.strictSame(again.key(2)?.key, first.key(2)?.key, 'the same data key');
+      t.strictSame(again.integrityKey, first.integrityKey);
+      t.equal(again.hideNamespace('user:ada'), first.hideNamespace('user:ada'));
+      const [one, two] = [first, again].map((k) => k.hide(k.find('user:ada'), 'x'));
+      t.equal(one, two, 'and hides names the same way');
     }
     t.equal(readFileSync(files.keyring, 'utf8'), content, 'nothing was written again');
   },
@@ -444,10 +417,87 @@ void t.test(
   'names are hidden by a key: equal names alike, others not, and not by a plain hash',
   async (t) => {
     const keyring = Keyring.ephemeral();
-    t.equal(keyring.hide('a'), keyring.hide('a'));
-    t.not(keyring.hide('a'), keyring.hide('b'));
-    t.not(keyring.hide('a'), Keyring.ephemeral().hide('a'));
-    t.match(keyring.hide(''), /^[A-Za-z0-9_-]{22}$/);
+    keyring.ensure(['user:ada', 'user:bob'], []);
+    const [ada, bob] = [keyring.find('user:ada'), keyring.find('user:bob')];
+    t.equal(keyring.hide(ada, 'a'), keyring.hide(ada, 'a'));
+    t.not(keyring.hide(ada, 'a'), keyring.hide(ada, 'b'));
+    t.not(keyring.hide(ada, 'a'), keyring.hide(bob, 'a'), 'each namespace has its own');
+    t.not(keyring.hide(ada, 'a'), keyring.hideNamespace('a'));
+    t.not(keyring.hideNamespace('a'), Keyring.ephemeral().hideNamespace('a'));
+    t.match(keyring.hide(ada, ''), /^[A-Za-z0-9_-]{22}$/);
+  },
+);
+
+void t.test('remembered names are bounded, and those in use stay', async (t) => {
+  const cache = new NameCache(10);
+  cache.set('used', 'x');
+  for (let i = 0; i < 1000; i++) {
+    cache.set(`${i}`, 'y');
+    if (cache.get('used') === undefined) t.fail(`forgotten after ${i}`);
+    if (cache.size > 20) t.fail(`${cache.size} names`);
+  }
+  t.equal(cache.get('0'), undefined);
+});
+
+void t.test('reading a namespace nobody has written to makes no key', async (t) => {
+  const files = keyringFiles(temporaryDirectory(t));
+  await using store = new EncryptedStore(new MemoryStore(), Keyring.open(files, true));
+  const before = readFileSync(files.keyring, 'utf8');
+  t.equal(await store.get(FIRST), undefined);
+  t.strictSame(await store.getMany([FIRST, SECOND]), [undefined, undefined]);
+  t.strictSame(await entriesOf(store, ['var', 'user:ada', 'x']), []);
+  t.strictSame(await store.commit({ checks: [{ key: FIRST, version: 0 }], ops: [] }), {
+    ok: true,
+    version: 1,
+  });
+  t.strictSame(
+    await store.commit({ checks: [{ key: FIRST, version: 1 }], ops: [{ del: SECOND }] }),
+    {
+      ok: false,
+      conflicts: [FIRST],
+    },
+  );
+  const heard: unknown[] = [];
+  store.watch(FIRST, (change) => heard.push(change.version), 0);
+  t.equal(readFileSync(files.keyring, 'utf8'), before);
+
+  await store.commit({
+    ops: [put(SECOND, 'x'), put(FIRST, 'y'), put(['var', 'user:bob', 'z'], '')],
+  });
+  t.strictSame(heard, [2], 'who waited for a name there hears of it');
+  t.equal(dataKeysOf(files).length, 3, 'the first commit does, one for each namespace');
+});
+
+void t.test(
+  'the keys of a new namespace are in the file before its first commit goes out',
+  async (t) => {
+    const files = keyringFiles(temporaryDirectory(t));
+    const inner = new MemoryStore();
+    const store = new EncryptedStore(inner, Keyring.open(files, true));
+    const seen: number[] = [];
+    const commit = inner.commit.bind(inner);
+    inner.commit = async (one) => {
+      if (existsSync(files.keyring)) seen.push(dataKeysOf(files).length);
+      return await commit(one);
+    };
+    await store.commit({ ops: [put(FIRST, 'x'), put(['var', 'org:y', 'z'], 'x')] });
+    await store.commit({ ops: [put(SECOND, 'x')] });
+    t.strictSame(seen, [3, 3]);
+    const again = new EncryptedStore(inner, Keyring.open(files, false));
+    t.equal((await entriesOf(again, ['var'])).length, 3);
+
+    // And when the file cannot be written, nothing was committed.
+    const directory = join(files.keyring, '..');
+    const away = `${directory}-away`;
+    renameSync(directory, away);
+    t.match(await errorOf(t, () => store.commit({ ops: [put(['var', 'org:new', 'z'], 'x')] })), {
+      code: 'unavailable',
+      message: /cannot write the keyring/,
+    });
+    t.equal((await store.commit({ ops: [put(FIRST, 'still')] })).ok, true, 'others go on');
+    renameSync(away, directory);
+    t.equal((await entriesOf(store, ['var', 'org:new'])).length, 0);
+    t.equal((await store.commit({ ops: [put(['var', 'org:new', 'z'], 'x')] })).ok, true);
   },
 );
 
@@ -513,20 +563,32 @@ void t.test('when both files of an existing store are missing, none is made', as
 
 void t.test('a damaged keyring is a sentence, whatever the damage', async (t) => {
   const files = keyringFiles(temporaryDirectory(t));
-  Keyring.open(files, true);
+  Keyring.open(files, true).ensure(['user:ada', 'user:bob'], ['var']);
   const good = readFileSync(files.keyring, 'utf8');
+  const swapped = (text: string) => {
+    const contents = JSON.parse(text) as Contents;
+    const [one = '', two = ''] = Object.keys(contents.namespaces);
+    const { [one]: a, [two]: b, ...others } = contents.namespaces;
+    return JSON.stringify({ ...contents, namespaces: { ...others, [one]: b, [two]: a } });
+  };
   const damaged = {
     empty: '',
     'cut short': good.slice(0, good.length / 2),
     'not JSON': 'keys',
     'JSON of another kind': '[]',
-    'no keys': '{"format":1,"names":"","keys":[]}',
-    'a format to come': good.replace('"format": 1', '"format": 2'),
+    'no keys': '{"format":2,"names":"","keys":[]}',
+    'the old format': '{"format":1,"names":"","keys":[]}',
+    'a format to come': good.replace('"format": 2', '"format": 3'),
     'names cut short': good.replace(/"names": "..../, '"names": "'),
     'a wrapped key changed': good.replace(/"wrapped": "..../, '"wrapped": "AAAA'),
+    'a key number changed': good.replace(/"id": 2/, '"id": 3'),
+    'a family taken out': good.replace(/"var"/, ''),
+    'namespaces that changed places': swapped(good),
+    'the tag changed': good.replace(/"tag": "..../, '"tag": "AAAA'),
   };
   for (const [what, content] of Object.entries(damaged)) {
     writeFileSync(files.keyring, content);
+    t.not(content, good, what);
     try {
       Keyring.open(files, false);
       t.fail(`opened although ${what}`);

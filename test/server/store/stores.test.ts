@@ -4,11 +4,12 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { EncryptedStore } from '#server/store/encrypted-store.js';
 import { Keyring } from '#server/store/keyring.js';
+import { LargeValues } from '#server/store/large-values.js';
 import { LevelStore } from '#server/store/level-store.js';
+import { masterKeyFile } from '#server/store/master-key.js';
 import { MemoryStore } from '#server/store/memory-store.js';
-import { codeOf, type Opened, put, storeContract } from './contract.js';
-
-const integrityKey = () => Buffer.alloc(32, 7);
+import type { Store } from '#server/store/store.js';
+import { codeOf, type Opened, put, storeContract, type Traits } from './contract.js';
 
 function temporaryDirectory(t: Test): string {
   const directory = mkdtempSync(join(tmpdir(), 'cronium-store-'));
@@ -16,50 +17,82 @@ function temporaryDirectory(t: Test): string {
   return directory;
 }
 
-storeContract('MemoryStore', async () => ({ store: new MemoryStore() }), {
-  ordersNames: true,
-  durable: false,
-});
-
-storeContract(
-  'LevelStore',
-  async (t): Promise<Opened> => {
+/** `open` opens a keyring and a store over it in the directory, anew each time as a restarted server does. */
+const durably =
+  (open: (directory: string) => Promise<Store>) =>
+  async (t: Test): Promise<Opened> => {
     const directory = temporaryDirectory(t);
-    const again = () => LevelStore.open(join(directory, 'db'), { integrityKey });
+    const again = () => open(directory);
     return { store: await again(), again };
-  },
-  { ordersNames: true, durable: true },
-);
+  };
 
-storeContract(
-  'EncryptedStore over MemoryStore',
-  async () => ({ store: new EncryptedStore(new MemoryStore(), Keyring.ephemeral()) }),
-  { ordersNames: false, durable: false },
-);
+const openLevel = (directory: string) => LevelStore.open(join(directory, 'db'));
 
-storeContract(
-  'EncryptedStore over LevelStore',
-  async (t): Promise<Opened> => {
-    const directory = temporaryDirectory(t);
-    const files = { keyring: join(directory, 'keyring'), masterKey: join(directory, 'master') };
-    // Each opening reads the keyring anew, as a restarted server does.
-    const again = async () => {
-      const level = await LevelStore.open(join(directory, 'db'), { integrityKey });
-      return new EncryptedStore(level, Keyring.open(files, level.version === 0));
-    };
-    return { store: await again(), again };
-  },
-  { ordersNames: false, durable: true },
-);
+async function openEncrypted(directory: string): Promise<EncryptedStore> {
+  const level = await openLevel(directory);
+  const keyring = Keyring.open(
+    {
+      keyring: join(directory, 'keyring'),
+      master: masterKeyFile(join(directory, 'master')),
+    },
+    level.version === 0,
+  );
+  const store = new EncryptedStore(level, keyring);
+  await store.finishShredding();
+  return store;
+}
+
+const SUITES: readonly (readonly [string, (t: Test) => Promise<Opened>, Traits])[] = [
+  [
+    'MemoryStore',
+    async () => ({ store: new MemoryStore() }),
+    { ordersNames: true, durable: false },
+  ],
+  [
+    'EncryptedStore over MemoryStore',
+    async () => ({ store: new EncryptedStore(new MemoryStore(), Keyring.ephemeral()) }),
+    { ordersNames: false, durable: false },
+  ],
+  [
+    'LargeValues over MemoryStore',
+    async () => ({ store: await LargeValues.open(new MemoryStore()) }),
+    { ordersNames: true, durable: false },
+  ],
+  [
+    'LargeValues over EncryptedStore over MemoryStore',
+    async () => ({
+      store: await LargeValues.open(new EncryptedStore(new MemoryStore(), Keyring.ephemeral())),
+    }),
+    { ordersNames: false, durable: false },
+  ],
+  [
+    'LargeValues, alone over EncryptedStore over MemoryStore',
+    async () => ({
+      store: await LargeValues.open(new EncryptedStore(new MemoryStore(), Keyring.ephemeral()), {
+        exclusive: true,
+      }),
+    }),
+    { ordersNames: false, durable: false },
+  ],
+  ['LevelStore', durably(openLevel), { ordersNames: true, durable: true }],
+  ['EncryptedStore over LevelStore', durably(openEncrypted), { ordersNames: false, durable: true }],
+  [
+    'LargeValues over EncryptedStore over LevelStore',
+    durably(
+      async (directory) =>
+        await LargeValues.open(await openEncrypted(directory), { exclusive: true }),
+    ),
+    { ordersNames: false, durable: true },
+  ],
+];
+
+for (const suite of SUITES) storeContract(...suite);
 
 void t.test(
   'a watcher that throws is reported, undoes nothing and keeps nobody else from hearing',
   async (t) => {
     const errors: unknown[] = [];
-    await using store = await LevelStore.open(join(temporaryDirectory(t), 'db'), {
-      integrityKey,
-      onError: (error) => errors.push(error),
-    });
+    await using store = await LevelStore.open(temporaryDirectory(t), (error) => errors.push(error));
     const heard: number[] = [];
     store.watch(['f'], () => {
       throw new Error('a bug in a service');
@@ -77,8 +110,8 @@ void t.test(
 
 void t.test('a directory that cannot hold a store is a sentence, not a stack trace', async (t) => {
   const directory = temporaryDirectory(t);
-  t.equal(await codeOf(LevelStore.open('/dev/null/store', { integrityKey })), 'unavailable');
-  await LevelStore.open(join(directory, 'a', 'b'), { integrityKey }).then(
+  t.equal(await codeOf(LevelStore.open('/dev/null/store')), 'unavailable');
+  await LevelStore.open(join(directory, 'a', 'b')).then(
     (store) => store[Symbol.asyncDispose](),
     (error: unknown) =>
       t.match(error, { code: 'unavailable', message: /^cannot open the store in / }),
