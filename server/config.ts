@@ -1,12 +1,20 @@
 import { z } from 'zod';
 
+/** Where the key comes from that wraps all others: a file of mode 0600, or what a command prints. */
+const MasterKey = z.union([
+  z.strictObject({ file: z.string() }),
+  z.strictObject({ command: z.string() }),
+]);
+
 /** What the server process is told at start: one JSON argument, made by `cronium up`. */
 export const ServerConfig = z.strictObject({
   software: z.string(),
   listen: z.strictObject({ host: z.string(), port: z.int().min(0).max(65535) }),
   database: z.string(),
   keyring: z.string(),
-  masterKey: z.string(),
+  masterKey: MasterKey,
+  /** Opens a damaged store for reading only. */
+  damaged: z.boolean(),
   tokenKey: z.string(),
   tls: z.strictObject({ ca: z.string(), cert: z.string(), key: z.string() }),
   logLevel: z.string(),

@@ -1,16 +1,20 @@
 /** The server process: composes everything, runs until told to stop. */
+import { X509Certificate } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pino } from 'pino';
 import { asBridgeError } from '#bridge/wire/errors.js';
+import { thumbprintOf } from './auth/identity.js';
 import { Tokens } from './auth/tokens.js';
 import { ServerConfig } from './config.js';
 import { Listener } from './listen/listener.js';
 import { Runtime } from './runtime.js';
+import { Maintenance } from './services/maintenance.js';
 import { EncryptedStore } from './store/encrypted-store.js';
 import { Keyring } from './store/keyring.js';
+import { LargeValues } from './store/large-values.js';
 import { LevelStore } from './store/level-store.js';
-import { masterKeyFile } from './store/master-key.js';
+import { masterKeySource } from './store/master-key.js';
 
 const config = ServerConfig.parse(JSON.parse(process.argv[2] ?? ''));
 const log = pino({ level: config.logLevel, base: { process: 'server' } });
@@ -25,34 +29,71 @@ async function serve(): Promise<void> {
   process.once('disconnect', () => {});
 
   const fresh = !existsSync(join(config.database, 'CURRENT'));
-  // The store first: whoever has it is the only one to make keys for it.
+  const master = masterKeySource(config.masterKey);
+  // Of a new store nobody but the one who has it makes keys: asked for again, they are there.
+  let keyring: Keyring | undefined;
+  const openKeyring = () => {
+    keyring ??= Keyring.open({ keyring: config.keyring, master }, fresh);
+    return keyring;
+  };
   const level = await LevelStore.open(config.database, {
-    integrityKey: () => Buffer.alloc(32),
-    onError: (error) => log.error({ err: error }, 'a watcher failed'),
+    integrityKey: () => openKeyring().integrityKey,
+    readOnly: config.damaged,
+    onError: (error) => log.error({ err: error }, 'the store'),
+    progress: (records) => {
+      log.info({ records }, 'checking the store after a crash');
+      process.send?.({ state: 'starting' });
+    },
   });
-  let keyring: Keyring;
-  try {
-    keyring = Keyring.open(
-      { keyring: config.keyring, master: masterKeyFile(config.masterKey) },
-      fresh,
-    );
-  } catch (error) {
-    await level[Symbol.asyncDispose]();
-    throw error;
-  }
-  await using store = new EncryptedStore(level, keyring);
+  const { problems } = level;
+  for (const problem of problems) log.error({ problem }, 'the store is damaged: reading only');
+  const encrypted = new EncryptedStore(level, openKeyring());
+  if (problems.length === 0) await encrypted.finishShredding();
+  await using store = await LargeValues.open(encrypted, {
+    exclusive: true,
+    readOnly: problems.length > 0,
+    onError: (error) => log.error({ err: error }, 'the store'),
+  });
+  await using maintenance = new Maintenance({
+    level,
+    encrypted,
+    keyring: openKeyring(),
+    keyringFile: config.keyring,
+  });
   const tokens = Tokens.open(config.tokenKey, () => store.now());
-  await using runtime = await Runtime.open(store, { tokens, log, software: config.software });
+  const tls = () => ({
+    ca: readFileSync(config.tls.ca, 'utf8'),
+    cert: readFileSync(config.tls.cert, 'utf8'),
+    key: readFileSync(config.tls.key, 'utf8'),
+  });
+  await using runtime = await Runtime.open(store, {
+    tokens,
+    log,
+    software: config.software,
+    problems,
+    maintenance,
+    reload: async () => {
+      const files = tls();
+      listener.reloadCertificate(files);
+      tokens.reload();
+      const { validTo, raw } = new X509Certificate(files.cert);
+      return {
+        thumbprint: thumbprintOf(raw),
+        notAfter: Date.parse(validTo),
+        signingKey: tokens.keyId,
+      };
+    },
+  });
+  const { revocations } = runtime.services;
   await using listener = await Listener.open({
     ...config.listen,
-    tls: {
-      ca: readFileSync(config.tls.ca, 'utf8'),
-      cert: readFileSync(config.tls.cert, 'utf8'),
-      key: readFileSync(config.tls.key, 'utf8'),
-    },
+    tls: tls(),
     log,
-    isRevoked: (thumbprint) => runtime.services.revocations.isRevoked(thumbprint),
+    isRevoked: (thumbprint) => revocations.isRevoked(thumbprint),
     connect: (identity, send) => runtime.connect(identity, send),
+  });
+  revocations.onRevoked(({ kind, id }) => {
+    if (kind === 'certificate') listener.closeRevoked(id);
   });
   process.send?.({ state: 'ready', port: listener.port });
   log.info({ host: config.listen.host, port: listener.port }, 'listening');

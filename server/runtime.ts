@@ -10,12 +10,14 @@ import type { Tokens } from './auth/tokens.js';
 import { Audit } from './services/audit.js';
 import { Executions } from './services/executions.js';
 import { FairQueue } from './services/fair-queue.js';
+import type { Maintenance } from './services/maintenance.js';
 import { MergePolicies } from './services/merge-policies.js';
 import { Quotas } from './services/quotas.js';
 import { RateLimits, type RateSettings } from './services/rate-limits.js';
 import { Sharing } from './services/sharing.js';
 import { Variables } from './services/variables.js';
 import { type Services, Session } from './session/session.js';
+import { MemoryStore } from './store/memory-store.js';
 import type { Store } from './store/store.js';
 
 /** Expired variables are gone from every list at once, and from the store and the running executions by this. */
@@ -26,6 +28,8 @@ export interface RuntimeOptions {
   readonly log: Logger;
   readonly software: string;
   readonly rates?: RateSettings;
+  /** Undefined over a store that has no files. */
+  readonly maintenance?: Maintenance;
   /** Why the store can only be read. */
   readonly problems?: readonly string[];
   readonly observe?: Services['observe'];
@@ -60,7 +64,9 @@ export class Runtime implements AsyncDisposable {
   static async open(store: Store, options: RuntimeOptions): Promise<Runtime> {
     const { tokens, log, software, rates, problems = [], observe = () => {} } = options;
     const startedAt = Date.now();
-    const audit = await Audit.open(store, (error) =>
+    // Of a store that can only be read nothing can be on record but in the log.
+    const auditStore = problems.length === 0 ? store : new MemoryStore();
+    const audit = await Audit.open(auditStore, (error) =>
       log.error({ reason: error.message }, 'the audit log waits'),
     );
     const revocations = await Revocations.open(store);
@@ -88,6 +94,7 @@ export class Runtime implements AsyncDisposable {
       policies,
       sharing: new Sharing(store),
       quotas,
+      maintenance: options.maintenance,
       audit,
       rates: new RateLimits(rates),
       turns: new FairQueue(),

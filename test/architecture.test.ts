@@ -21,7 +21,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
 };
 
 /** Files that compose: they may import everything below them in their own program. */
-const COMPOSERS = ['server/main.ts', 'mountd/main.ts'];
+const COMPOSERS = ['server/main.ts', 'server/runtime.ts', 'mountd/main.ts'];
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '../..');
 

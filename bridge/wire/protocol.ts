@@ -4,6 +4,7 @@ import { Nothing, Time, Version } from './protocol/common.js';
 import { CREDENTIAL_OPERATIONS } from './protocol/credentials.js';
 import { EXECUTION_OPERATIONS } from './protocol/executions.js';
 import { QUOTA_OPERATIONS } from './protocol/quotas.js';
+import { STORE_OPERATIONS } from './protocol/store.js';
 import { VARIABLE_OPERATIONS } from './protocol/variables.js';
 
 export {
@@ -80,5 +81,6 @@ export const SERVER_OPERATIONS = {
   ...VARIABLE_OPERATIONS,
   ...QUOTA_OPERATIONS,
   ...AUDIT_OPERATIONS,
+  ...STORE_OPERATIONS,
 } as const satisfies Operations;
 export type ServerOperations = typeof SERVER_OPERATIONS;

@@ -19,6 +19,8 @@ export type DaemonName = 'server' | 'mountd';
 const Report = z.discriminatedUnion('state', [
   z.object({ state: z.literal('ready'), port: z.int().optional() }),
   z.object({ state: z.literal('failed'), message: z.string() }),
+  /** It is busy with what takes its time: the clock starts anew. */
+  z.object({ state: z.literal('starting') }),
 ]);
 type Ready = Extract<z.infer<typeof Report>, { state: 'ready' }>;
 
@@ -64,8 +66,12 @@ export class Daemon {
           fail(`${this.#name} was not ready after ${START_MS} ms; see ${this.#logFile}`);
         }, START_MS);
         child.on('message', (message) => {
-          clearTimeout(timer);
           const report = Report.parse(message);
+          if (report.state === 'starting') {
+            timer.refresh();
+            return;
+          }
+          clearTimeout(timer);
           if (report.state === 'ready') resolve(report);
           else fail(report.message);
         });

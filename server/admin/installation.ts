@@ -23,6 +23,17 @@ const DOCKER_SOCKET = '/var/run/docker.sock';
 const SCRIPT_UID = 1000;
 const SCRIPT_GID = 1000;
 
+export interface UpOptions {
+  /** Undefined: where it listened before, or any free port. */
+  readonly listen: ServerConfig['listen'] | undefined;
+  readonly logLevel: string;
+  readonly driver: DriverName;
+  /** Kept from then on. */
+  readonly masterKeyCommand: string | undefined;
+  /** Serve a damaged store, for reading only. */
+  readonly damaged: boolean;
+}
+
 /** Server and mountd of one state directory, as the operator's command sees them. */
 export class Installation {
   readonly state: State;
@@ -36,21 +47,23 @@ export class Installation {
   }
 
   /** Starts what does not run yet. Returns what it started. @throws BridgeError */
-  async up(
-    listen: ServerConfig['listen'] | undefined,
-    logLevel: string,
-    driver: DriverName,
-  ): Promise<DaemonName[]> {
+  async up(options: UpOptions): Promise<DaemonName[]> {
     const { state } = this;
+    const { listen, logLevel, driver, masterKeyCommand } = options;
     state.prepareDirectories();
     return await exclusively(state.lockFile, async () => {
       const started: DaemonName[] = [];
       await state.prepareCertificates();
       if (this.server.pid === undefined) {
-        const wanted = listen ?? (state.exists ? state.settings().listen : ANY_PORT);
-        const { port } = await this.server.start(this.#serverConfig(wanted, logLevel));
+        const before = state.exists ? state.settings() : { listen: ANY_PORT };
+        const wanted = listen ?? before.listen;
+        if (masterKeyCommand !== undefined) state.writeSettings({ ...before, masterKeyCommand });
+        const { port } = await this.server.start(this.#serverConfig(wanted, options));
         // Kept once it worked: a port that was free at the first start stays ours, so that mountd finds the server again.
-        state.writeSettings({ listen: { ...wanted, port: port ?? wanted.port } });
+        state.writeSettings({
+          ...(state.exists ? state.settings() : before),
+          listen: { ...wanted, port: port ?? wanted.port },
+        });
         started.push('server');
       }
       if (this.mountd.pid === undefined) {
@@ -116,14 +129,15 @@ export class Installation {
     };
   }
 
-  #serverConfig(listen: ServerConfig['listen'], logLevel: string): ServerConfig {
+  #serverConfig(listen: ServerConfig['listen'], { logLevel, damaged }: UpOptions): ServerConfig {
     const { path } = this.state;
     return {
       software: SOFTWARE,
       listen,
       database: path('server', 'db'),
       keyring: path('server', 'keyring.json'),
-      masterKey: path('server', 'master.key'),
+      masterKey: this.state.masterKey,
+      damaged,
       tokenKey: path('server', 'token.key'),
       tls: { ca: this.state.certificate('ca').cert, ...this.state.certificate('server') },
       logLevel,

@@ -1,11 +1,12 @@
-import { existsSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { BridgeError } from '#bridge/wire/errors.js';
 import { checkInChild, type StoreReport } from '#server/store/check-process.js';
 import { writeDurably } from '#server/store/durable-file.js';
 import { Keyring } from '#server/store/keyring.js';
+import { masterKeySource } from '#server/store/master-key.js';
 import { type Restored, restore } from '#server/store/store-backup.js';
 import { exclusively } from './exclusive.js';
-import { masterKeyOf, type State } from './state.js';
+import type { State } from './state.js';
 
 /** Checks the database of a server that does not run. @throws BridgeError */
 export async function verifyStore(
@@ -50,7 +51,7 @@ export async function restoreStore(
         },
         progress,
       );
-      writeDurably(made.keyring, await readText(made.keyring));
+      writeDurably(made.keyring, readFileSync(made.keyring, 'utf8'));
       const time = new Date().toISOString().replace(/[:.]/g, '-');
       const isReplaced = existsSync(db);
       // The keyring first: a store without its keyring is refused, whatever happens in between.
@@ -60,7 +61,8 @@ export async function restoreStore(
         [`${db}.sums`, `${made.db}.sums`],
         [db, made.db],
       ] as const) {
-        if (existsSync(path)) renameSync(path, path.replace(/^(.*?(?:db|keyring\.json))/, `$1.before-${time}`));
+        if (existsSync(path))
+          renameSync(path, path.replace(/^(.*?(?:db|keyring\.json))/, `$1.before-${time}`));
         renameSync(next, path);
       }
       return { ...restored, before: isReplaced ? `${db}.before-${time}` : undefined };
@@ -71,10 +73,5 @@ export async function restoreStore(
   });
 }
 
-async function readText(path: string): Promise<string> {
-  const { readFile } = await import('node:fs/promises');
-  return await readFile(path, 'utf8');
-}
-
 const openKeyring = (state: State, keyring: string): Keyring =>
-  Keyring.open({ keyring, master: masterKeyOf(state) }, false);
+  Keyring.open({ keyring, master: masterKeySource(state.masterKey) }, false);

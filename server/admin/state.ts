@@ -4,6 +4,7 @@ import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import { z } from 'zod';
 import { BridgeError, errnoCode } from '#bridge/wire/errors.js';
+import type { ServerConfig } from '#server/config.js';
 import { writeDurably } from '#server/store/durable-file.js';
 import type { CertificateFiles, LeafRequest } from './certificates.js';
 import { IssuedCertificates } from './issued-certificates.js';
@@ -13,6 +14,8 @@ export const STATE_DIRECTORY = '/var/lib/cronium';
 
 const Settings = z.strictObject({
   listen: z.strictObject({ host: z.string(), port: z.int().min(0).max(65535) }),
+  /** Prints the master key; without it the key is in a file of ours. */
+  masterKeyCommand: z.string().optional(),
 });
 type Settings = z.infer<typeof Settings>;
 
@@ -57,6 +60,12 @@ export class State {
   leafRequest(of: OwnCertificate): LeafRequest {
     const names = { server: 'cronium-server', host: hostname(), operator: 'operator' };
     return { files: this.certificate(of), name: names[of], role: of };
+  }
+
+  /** Where the server's master key comes from. */
+  get masterKey(): ServerConfig['masterKey'] {
+    const command = this.exists ? this.settings().masterKeyCommand : undefined;
+    return command === undefined ? { file: this.path('server', 'master.key') } : { command };
   }
 
   get issued(): IssuedCertificates {

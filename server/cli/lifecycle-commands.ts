@@ -11,7 +11,7 @@ export const up = command({
   name: 'up',
   summary: 'Start server and mountd on this machine',
   usage:
-    'cronium up [--state DIR] [--listen HOST:PORT] [--driver NAME] [--log-level LEVEL] [--json]',
+    'cronium up [--state DIR] [--listen HOST:PORT] [--driver NAME] [--master-key-command COMMAND] [--damaged] [--log-level LEVEL] [--json]',
   help: [
     'The first start creates a certificate authority, the certificates of server, host and operator, the',
     'encryption keys and the database, all in the state directory. Starting twice is fine.',
@@ -20,6 +20,9 @@ export const up = command({
     '  --listen HOST:PORT   where the server listens (default 127.0.0.1 and a free port, kept from then on)',
     '  --driver NAME        kernel (default), or fuse-native where that cannot be used: slower, no shared mappings,',
     '                       and a script that waits for the server cannot be killed; docs/drivers.md has the rest',
+    '  --master-key-command COMMAND  prints the key that wraps all others, 32 bytes in base64url, instead of the file',
+    '                       STATE/server/master.key; kept from then on',
+    '  --damaged            serve a store that is damaged, for reading only: to save what is left',
     '  --log-level LEVEL    fatal, error, warn, info (default), debug or trace; logs are in STATE/log',
     '',
     'example: cronium up && cronium run hello.sh',
@@ -29,6 +32,8 @@ export const up = command({
     listen: { type: 'string' },
     driver: { type: 'string', default: 'kernel' },
     'log-level': { type: 'string', default: 'info' },
+    'master-key-command': { type: 'string' },
+    damaged: { type: 'boolean', default: false },
   },
   async run({ positionals, values }, io) {
     atMost(positionals, 0);
@@ -39,11 +44,13 @@ export const up = command({
     const driver = DriverName.safeParse(values.driver);
     if (!driver.success)
       throw new Misuse(`--driver ${values.driver}: there are ${DRIVERS.join(' and ')}`);
-    const started = await target.up(
-      values.listen === undefined ? undefined : address(values.listen),
-      level,
-      driver.data,
-    );
+    const started = await target.up({
+      listen: values.listen === undefined ? undefined : address(values.listen),
+      logLevel: level,
+      driver: driver.data,
+      masterKeyCommand: values['master-key-command'],
+      damaged: values.damaged,
+    });
     const { host, port } = target.state.settings().listen;
     if (values.json)
       io.out(`${JSON.stringify({ started, host, port, state: target.state.directory })}\n`);

@@ -6,6 +6,7 @@ import { dispatch } from './command.js';
 import { executionShow } from './execution-commands.js';
 import { down, status, up } from './lifecycle-commands.js';
 import { run } from './run-command.js';
+import { STORE_COMMANDS } from './store-commands.js';
 import { TOKEN_COMMANDS } from './token-commands.js';
 import {
   variableDelete,
@@ -33,6 +34,7 @@ const COMMANDS = [
   ...AUDIT_COMMANDS,
   ...CERTIFICATE_COMMANDS,
   ...TOKEN_COMMANDS,
+  ...STORE_COMMANDS,
 ];
 
 // A reader that has seen enough (`| head`) is no failure of ours: nothing more is written, the exit code stays.

@@ -90,10 +90,14 @@ const storeBackup = command({
     try {
       for (let id: number | undefined; ; ) {
         io.signal.throwIfAborted();
-        const { piece, done, ...next } = await server.call('store.backup', id === undefined ? {} : { id });
+        const { piece, done, ...next } = await server.call(
+          'store.backup',
+          id === undefined ? {} : { id },
+        );
         id = next.id;
         bytes += piece.byteLength;
-        if (!out.write(piece)) await new Promise((resolve) => out.once('drain', resolve));
+        if (!out.write(piece))
+          await new Promise<void>((resolve) => out.once('drain', () => resolve()));
         if (bytes - told >= 64 * MIB) {
           told = bytes;
           io.err(`  ${Math.round(bytes / MIB)} MiB`);
@@ -208,7 +212,9 @@ const keysRotate = command({
       else if (rotation?.state === 'failed')
         io.err(`not finished: ${rotation.problem}; run it again`);
       else if (rotation?.state === 'done')
-        io.err(`${rotation.sealed} records encrypted anew, ${rotation.droppedKeys} old keys dropped`);
+        io.err(
+          `${rotation.sealed} records encrypted anew, ${rotation.droppedKeys} old keys dropped`,
+        );
       return rotation?.state === 'failed' ? 1 : 0;
     }
   },
@@ -236,7 +242,11 @@ const namespaceErase = command({
       throw new Misuse('erase whose data? give --user ID or --org ID');
     if (!values.yes) throw new Misuse('this cannot be undone; say so with --yes');
     using server = await installation(values.state, io).operator();
-    await server.call('namespace.erase', { namespace: namespaceOf(values) }, { deadlineMs: 60 * 60 * 1000 });
+    await server.call(
+      'namespace.erase',
+      { namespace: namespaceOf(values) },
+      { deadlineMs: 60 * 60 * 1000 },
+    );
     if (values.json) io.out('{}\n');
     else io.err('erased');
     return 0;

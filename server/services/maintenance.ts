@@ -1,12 +1,12 @@
+import { readFileSync } from 'node:fs';
 import { asBridgeError, BridgeError } from '#bridge/wire/errors.js';
 import { type Namespace, namespaceText } from '#bridge/wire/names.js';
-import type { Result } from '#bridge/wire/protocol.js';
 import type { StoreOperations } from '#bridge/wire/protocol/store.js';
+import type { Result } from '#bridge/wire/protocol.js';
 import type { EncryptedStore } from '#server/store/encrypted-store.js';
 import type { Keyring } from '#server/store/keyring.js';
 import type { LevelStore } from '#server/store/level-store.js';
 import { backup } from '#server/store/store-backup.js';
-import { readFileSync } from 'node:fs';
 
 type Rotation = NonNullable<Result<StoreOperations, 'keys.status'>['rotation']>;
 
@@ -54,13 +54,23 @@ export class Maintenance implements AsyncDisposable {
     const { namespaces, dataKeys, oldestCurrentKeyAt, encryptions, encryptionsMax } =
       this.#parts.keyring.status();
     const rotation = this.#rotation ?? null;
-    return { namespaces, dataKeys, oldestKeyAt: oldestCurrentKeyAt, encryptions, encryptionsMax, rotation };
+    return {
+      namespaces,
+      dataKeys,
+      oldestKeyAt: oldestCurrentKeyAt,
+      encryptions,
+      encryptionsMax,
+      rotation,
+    };
   }
 
   /** @throws BridgeError `busy` while another rotation runs, `not_found` when nothing is stored in the namespace */
   rotate(namespace: Namespace | undefined): void {
     if (this.#rotating !== undefined)
-      throw new BridgeError('busy', 'data keys are being rotated already; see: cronium keys status');
+      throw new BridgeError(
+        'busy',
+        'data keys are being rotated already; see: cronium keys status',
+      );
     this.#parts.keyring.rotate(namespace && namespaceText(namespace));
     this.#rotating = this.#reencrypt().finally(() => {
       this.#rotating = undefined;
@@ -86,14 +96,23 @@ export class Maintenance implements AsyncDisposable {
     let seen = 0;
     let sealed = 0;
     const tell = (state: Rotation['state'], droppedKeys = 0, problem?: string) => {
-      this.#rotation = { state, seen, sealed, droppedKeys, ...(problem !== undefined && { problem }) };
+      this.#rotation = {
+        state,
+        seen,
+        sealed,
+        droppedKeys,
+        ...(problem !== undefined && { problem }),
+      };
     };
     tell('running');
     try {
-      const { droppedKeys } = await this.#parts.encrypted.reencrypt(this.#closing.signal, (progress) => {
-        ({ seen, sealed } = progress);
-        tell('running');
-      });
+      const { droppedKeys } = await this.#parts.encrypted.reencrypt(
+        this.#closing.signal,
+        (progress) => {
+          ({ seen, sealed } = progress);
+          tell('running');
+        },
+      );
       tell('done', droppedKeys);
     } catch (error) {
       tell('failed', 0, asBridgeError(error).message);

@@ -48,6 +48,13 @@ export const CLASS_OF: Readonly<Record<keyof ServerOperations, OperationClass>> 
   'audit.verify': 'read',
   'audit.prune': 'admin',
   'audit.head': 'read',
+  'store.verify': 'admin',
+  'store.compact': 'admin',
+  'store.backup': 'read',
+  'keys.status': 'read',
+  'keys.rotate': 'admin',
+  'keys.rotate-master': 'admin',
+  'namespace.erase': 'admin',
 };
 
 /** Whose calls are counted. A peer is the certificate at the other end: it brings many executions, or is an operator. */

@@ -20,6 +20,7 @@ import type { Context } from './context.js';
 import { type CredentialServices, credentialHandlers } from './credential-handlers.js';
 import { type ExecutionServices, executionHandlers } from './execution-handlers.js';
 import { type QuotaServices, quotaHandlers } from './quota-handlers.js';
+import { type StoreServices, storeHandlers } from './store-handlers.js';
 import { targetsOf } from './targets.js';
 import { type VariableServices, variableHandlers } from './variable-handlers.js';
 
@@ -27,7 +28,8 @@ export interface Services
   extends ExecutionServices,
     VariableServices,
     CredentialServices,
-    QuotaServices {
+    QuotaServices,
+    StoreServices {
   readonly audit: Audit;
   readonly rates: RateLimits;
   readonly turns: FairQueue;
@@ -183,6 +185,7 @@ export class Session {
       ...credentialHandlers(services, context),
       ...quotaHandlers(services),
       ...auditHandlers(services, context),
+      ...storeHandlers(services),
     });
   }
 

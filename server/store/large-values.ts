@@ -60,6 +60,8 @@ export interface LargeValuesOptions {
   readonly limits?: Limits;
   /** No other process has the store below: spares every read and commit a look whether one left a large commit behind. */
   readonly exclusive?: boolean;
+  /** The store below takes no commits: nothing is finished or tidied up. */
+  readonly readOnly?: boolean;
   /** A watcher threw, or something could not be tidied up, which `sweep` will do. */
   readonly onError?: (error: unknown) => void;
 }
@@ -146,6 +148,7 @@ export class LargeValues implements Store {
    */
   static async open(inner: Store, options: LargeValuesOptions = {}): Promise<LargeValues> {
     const store = new LargeValues(inner, options);
+    if (options.readOnly === true) return store;
     try {
       await store.#finishRedo();
       await store.sweep();

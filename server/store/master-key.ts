@@ -128,3 +128,8 @@ function reasonOf(error: unknown): string {
   const text = line.slice(0, STDERR_LENGTH_MAX);
   return `failed (status ${status ?? 'unknown'})${text === '' ? '' : `: ${text}`}`;
 }
+
+/** As a configuration names it. */
+export const masterKeySource = (
+  from: { readonly file: string } | { readonly command: string },
+): MasterKeySource => ('file' in from ? masterKeyFile(from.file) : masterKeyCommand(from.command));

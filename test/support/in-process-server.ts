@@ -10,12 +10,13 @@ import { Tokens } from '#server/auth/tokens.js';
 import { Listener } from '#server/listen/listener.js';
 import { Runtime } from '#server/runtime.js';
 import type { Services } from '#server/session/session.js';
+import { LARGE_LIMITS } from '#server/store/large-values.js';
 import { MemoryStore } from '#server/store/memory-store.js';
 
 /** The real server, TLS and all, in this process, over a store in memory; it can be stopped and started again. */
 export class InProcessServer implements AsyncDisposable {
   readonly directory: string;
-  readonly store = new MemoryStore();
+  readonly store = new MemoryStore(undefined, LARGE_LIMITS);
   readonly tokens: Tokens;
   #runtime: Runtime | undefined;
   #disposed: (() => Promise<void>) | undefined;
@@ -52,6 +53,10 @@ export class InProcessServer implements AsyncDisposable {
 
   get variables(): Services['variables'] {
     return this.services.variables;
+  }
+
+  get audit(): Services['audit'] {
+    return this.services.audit;
   }
 
   get policies(): Services['policies'] {

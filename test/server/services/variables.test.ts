@@ -12,6 +12,7 @@ import { MergePolicies } from '#server/services/merge-policies.js';
 import { type Edit, Variables } from '#server/services/variables.js';
 import { EncryptedStore } from '#server/store/encrypted-store.js';
 import { Keyring } from '#server/store/keyring.js';
+import { LARGE_LIMITS } from '#server/store/large-values.js';
 import { LevelStore } from '#server/store/level-store.js';
 import { MemoryStore } from '#server/store/memory-store.js';
 import type { Commit, Entry, Key, Store } from '#server/store/store.js';
@@ -32,7 +33,7 @@ class Desk {
   readonly policies: MergePolicies;
   now = Date.UTC(2026, 10, 23);
 
-  constructor(store: Store = new MemoryStore()) {
+  constructor(store: Store = new MemoryStore(undefined, LARGE_LIMITS)) {
     this.store = store;
     this.policies = new MergePolicies(store);
     this.variables = new Variables(store, this.policies, () => this.now);

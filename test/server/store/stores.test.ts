@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
@@ -26,20 +26,34 @@ const durably =
     return { store: await again(), again };
   };
 
-const openLevel = (directory: string) => LevelStore.open(join(directory, 'db'));
+const integrityKey = () => Buffer.alloc(32, 7);
+
+const openLevel = (directory: string) => LevelStore.open(join(directory, 'db'), { integrityKey });
 
 async function openEncrypted(directory: string): Promise<EncryptedStore> {
-  const level = await openLevel(directory);
-  const keyring = Keyring.open(
-    {
-      keyring: join(directory, 'keyring'),
-      master: masterKeyFile(join(directory, 'master')),
-    },
-    level.version === 0,
-  );
+  const { level, keyring } = await openWithKeyring(directory);
   const store = new EncryptedStore(level, keyring);
   await store.finishShredding();
   return store;
+}
+
+/** As the server does it: the keyring is made by whoever has the database. */
+async function openWithKeyring(
+  directory: string,
+): Promise<{ level: LevelStore; keyring: Keyring }> {
+  const files = {
+    keyring: join(directory, 'keyring'),
+    master: masterKeyFile(join(directory, 'master')),
+  };
+  const fresh = !existsSync(join(directory, 'db', 'CURRENT'));
+  let keyring: Keyring | undefined;
+  const level = await LevelStore.open(join(directory, 'db'), {
+    integrityKey: () => {
+      keyring ??= Keyring.open(files, fresh);
+      return keyring.integrityKey;
+    },
+  });
+  return { level, keyring: keyring ?? Keyring.open(files, false) };
 }
 
 const SUITES: readonly (readonly [string, (t: Test) => Promise<Opened>, Traits])[] = [
@@ -92,7 +106,10 @@ void t.test(
   'a watcher that throws is reported, undoes nothing and keeps nobody else from hearing',
   async (t) => {
     const errors: unknown[] = [];
-    await using store = await LevelStore.open(temporaryDirectory(t), (error) => errors.push(error));
+    await using store = await LevelStore.open(join(temporaryDirectory(t), 'db'), {
+      integrityKey,
+      onError: (error) => errors.push(error),
+    });
     const heard: number[] = [];
     store.watch(['f'], () => {
       throw new Error('a bug in a service');
@@ -110,8 +127,8 @@ void t.test(
 
 void t.test('a directory that cannot hold a store is a sentence, not a stack trace', async (t) => {
   const directory = temporaryDirectory(t);
-  t.equal(await codeOf(LevelStore.open('/dev/null/store')), 'unavailable');
-  await LevelStore.open(join(directory, 'a', 'b')).then(
+  t.equal(await codeOf(LevelStore.open('/dev/null/store', { integrityKey })), 'unavailable');
+  await LevelStore.open(join(directory, 'a', 'b'), { integrityKey }).then(
     (store) => store[Symbol.asyncDispose](),
     (error: unknown) =>
       t.match(error, { code: 'unavailable', message: /^cannot open the store in / }),
