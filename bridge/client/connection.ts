@@ -1,8 +1,9 @@
+import { existsSync } from 'node:fs';
 import { connect } from 'node:net';
 import { connect as tlsConnect } from 'node:tls';
 import { WebSocket } from 'ws';
-import { asBridgeError, BridgeError, errnoCode } from '#bridge/wire/errors.js';
-import { MESSAGE_BYTES_MAX } from '#bridge/wire/limits.js';
+import { asBridgeError, BridgeError, closeReason, errnoCode } from '#bridge/wire/errors.js';
+import { CLOSE_MS, MESSAGE_BYTES_MAX } from '#bridge/wire/limits.js';
 import {
   type CallOptions,
   type Handlers,
@@ -25,9 +26,20 @@ const HANDSHAKE_MS = 10_000;
 /** The server pings every 15 s; silence for three periods means that it, or the path to it, is gone. */
 const SILENCE_MS = 45_000;
 
+/** Of both kinds of connection. */
+const WEBSOCKET_OPTIONS = {
+  perMessageDeflate: false, // costs 40 times what it saves
+  skipUTF8Validation: true, // of text messages, which there are none
+  maxPayload: MESSAGE_BYTES_MAX,
+  handshakeTimeout: HANDSHAKE_MS,
+  closeTimeout: CLOSE_MS,
+};
+
 export interface ServerAddress {
   readonly host: string;
   readonly port: number;
+  /** The server's unix socket, if it may be on this machine: tried first, with the same TLS, when it is there. */
+  readonly socketPath?: string | undefined;
 }
 
 export interface TlsFiles {
@@ -59,20 +71,34 @@ export class Connection implements Disposable {
     this.closed = attach(ws, this.#peer, SILENCE_MS);
   }
 
-  /** @throws BridgeError `unavailable` when nobody answers, `denied` when either side refuses the other. */
-  static async open({ address, tls, software, signal }: ConnectOptions): Promise<Connection> {
-    const { host, port } = address;
+  /**
+   * @throws BridgeError `unavailable` when nobody answers or there is no room, perhaps with a hint; `denied` when either side
+   * refuses the other.
+   */
+  static async open(options: ConnectOptions): Promise<Connection> {
+    const { host, port, socketPath } = options.address;
+    if (socketPath !== undefined && existsSync(socketPath))
+      try {
+        return await Connection.#openAt({ path: socketPath }, socketPath, options);
+      } catch (error) {
+        if (!NOBODY_THERE.has(errnoCode(error) ?? '')) throw error;
+      }
+    return await Connection.#openAt({ host, port }, `${host}:${port}`, options);
+  }
+
+  static async #openAt(
+    place: { path: string } | { host: string; port: number },
+    address: string,
+    { tls, software, signal }: ConnectOptions,
+  ): Promise<Connection> {
     const { certPath, ...credentials } = tls;
-    const ws = new WebSocket(`wss://${host}:${port}/`, {
-      perMessageDeflate: false,
-      skipUTF8Validation: true,
-      maxPayload: MESSAGE_BYTES_MAX,
-      handshakeTimeout: HANDSHAKE_MS,
+    // The URL names nobody: the connection is made below.
+    const ws = new WebSocket('wss://localhost/', {
+      ...WEBSOCKET_OPTIONS,
       createConnection: () =>
         tlsConnect({
           ...credentials,
-          host,
-          port,
+          ...place,
           servername: 'localhost',
           minVersion: 'TLSv1.3',
           ALPNProtocols: ['http/1.1'],
@@ -92,6 +118,11 @@ export class Connection implements Disposable {
   /** Called for every push. */
   set onPush(listener: (channel: number, topic: string, value: unknown) => void) {
     this.#peer.onPush = listener;
+  }
+
+  /** Called when the server refuses calls from now on: it answers those under way, then closes. */
+  set onClosing(listener: () => void) {
+    this.#peer.onClosing = listener;
   }
 
   async call<O extends keyof ServerOperations>(
@@ -127,10 +158,8 @@ export class ControlConnection<Calls extends Operations> implements Disposable {
   ): Promise<ControlConnection<Calls>> {
     // Not ws+unix: a path is no URL, and may hold spaces and colons.
     const ws = new WebSocket('ws://localhost/', {
+      ...WEBSOCKET_OPTIONS,
       createConnection: () => connect(socketPath),
-      perMessageDeflate: false,
-      maxPayload: MESSAGE_BYTES_MAX,
-      handshakeTimeout: HANDSHAKE_MS,
     });
     const connection = new ControlConnection(ws, calls);
     try {
@@ -200,17 +229,20 @@ async function attach<C extends Operations, S extends Operations>(
   const silence =
     silenceMs === undefined ? undefined : setTimeout(() => ws.terminate(), silenceMs).unref();
   ws.on('ping', () => silence?.refresh());
+  let failure: Error | undefined;
+  ws.on('error', (error) => {
+    failure = error;
+  });
   ws.on('message', (data) => {
     silence?.refresh();
     try {
       peer.receive(data as Buffer); // binaryType is nodebuffer
     } catch (error) {
-      ws.close(1002, asBridgeError(error).message.slice(0, 100));
+      const bad = asBridgeError(error);
+      failure = bad;
+      peer.close(new BridgeError('unavailable', `the connection was closed: ${bad.message}`));
+      ws.close(1002, closeReason(bad));
     }
-  });
-  let failure: Error | undefined;
-  ws.on('error', (error) => {
-    failure = error;
   });
   return await new Promise<BridgeError>((resolve) => {
     ws.on('close', (code, reason) => {
@@ -225,6 +257,18 @@ async function attach<C extends Operations, S extends Operations>(
   });
 }
 
+/** Of a refusal's text: the server's own are one line. */
+const REFUSAL_CHARACTERS_MAX = 1000;
+
+/** connect(2) on a unix socket nobody listens on, whose file has just gone, that is not ours, or that has a full queue. */
+const NOBODY_THERE: ReadonlySet<string> = new Set([
+  'ECONNREFUSED',
+  'ENOENT',
+  'EACCES',
+  'EPERM',
+  'EAGAIN',
+]);
+
 function opened(ws: WebSocket, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
     if (signal?.aborted === true) reject(new BridgeError('interrupted', 'interrupted'));
@@ -233,11 +277,19 @@ function opened(ws: WebSocket, signal?: AbortSignal): Promise<void> {
     ws.once('unexpected-response', (_request, response) => {
       let body = '';
       response.on('data', (chunk: Buffer) => {
-        body += chunk.toString();
+        if (body.length < REFUSAL_CHARACTERS_MAX) body += chunk.toString();
       });
-      response.on('end', () =>
-        reject(new BridgeError('denied', body.trim() || `HTTP ${response.statusCode}`)),
-      );
+      response.on('error', reject);
+      response.on('end', () => {
+        const { statusCode = 0, headers } = response;
+        const message = body.slice(0, REFUSAL_CHARACTERS_MAX).trim() || `HTTP ${statusCode}`;
+        const retryAfterMs = Number(headers['retry-after'] ?? Number.NaN) * 1000;
+        reject(
+          statusCode === 503
+            ? new BridgeError('unavailable', message, { retryAfterMs })
+            : new BridgeError('denied', message),
+        );
+      });
     });
     signal?.addEventListener('abort', () => reject(new BridgeError('interrupted', 'interrupted')), {
       once: true,
@@ -246,12 +298,8 @@ function opened(ws: WebSocket, signal?: AbortSignal): Promise<void> {
 }
 
 /** The TLS stack's codes as sentences with a next step. */
-function connectError(
-  error: unknown,
-  { host, port }: ServerAddress,
-  certPath: string,
-): BridgeError {
-  const server = `the server at ${host}:${port}`;
+function connectError(error: unknown, address: string, certPath: string): BridgeError {
+  const server = `the server at ${address}`;
   const texts: string[] = [];
   for (let e = error; e instanceof Error; e = e.cause) {
     if ('code' in e && typeof e.code === 'string' && !(e instanceof BridgeError))
@@ -275,15 +323,13 @@ function connectError(
       `${server} shows a certificate that our CA did not issue: is it the right server?`,
     );
   if (error instanceof BridgeError && error.code !== 'unavailable') return error;
-  if (errnoCode(error) === 'ECONNREFUSED')
-    return new BridgeError(
-      'unavailable',
-      `no server answers at ${host}:${port}; start it with: cronium up`,
-      {
-        cause: error,
-      },
-    );
-  return new BridgeError('unavailable', `cannot reach ${server}: ${texts[0] ?? String(error)}`, {
-    cause: error,
-  });
+  const options =
+    error instanceof BridgeError && error.retryAfterMs !== undefined
+      ? { cause: error, retryAfterMs: error.retryAfterMs }
+      : { cause: error };
+  const what =
+    errnoCode(error) === 'ECONNREFUSED'
+      ? `no server answers at ${address}; start it with: cronium up`
+      : `cannot reach ${server}: ${texts[0] ?? String(error)}`;
+  return new BridgeError('unavailable', what, options);
 }

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { asBridgeError } from '#bridge/wire/errors.js';
+import { asBridgeError, BridgeError } from '#bridge/wire/errors.js';
 import { parse } from '#bridge/wire/frames.js';
 import type { ExecutionId } from '#bridge/wire/names.js';
 import {
@@ -23,6 +23,11 @@ const RENEW_RETRY_MS = 10_000;
 
 /** Pause before asking a server again that answered "unavailable". */
 const SHUTDOWN_RETRY_MS = 200;
+
+/** Longest pause before asking again, whatever the server says: a hint is what it knew then. */
+const HINT_MS_MAX = 5_000;
+/** Those who were refused together do not come back together. */
+const JITTER = 0.25;
 
 /** What the owner of a channel hears. */
 export interface ChannelListener {
@@ -69,14 +74,22 @@ export class ExecutionChannel implements Runtime, Disposable {
     listener: ChannelListener,
     signal?: AbortSignal,
   ): Promise<ExecutionChannel> {
-    const connection = await link.connection(undefined, signal);
-    const created = await connection.call('execution.create', params, signal && { signal });
+    const created = await patiently(
+      link,
+      signal,
+      async (connection) => await connection.call('execution.create', params, signal && { signal }),
+    );
     const channel = new ExecutionChannel(link, channels, created, listener);
     try {
-      await channel.#channelOn(connection, ({ variables, merged }) => {
-        channel.variables = variables;
-        channel.merged = merged;
-      });
+      await patiently(
+        link,
+        signal,
+        async (connection) =>
+          await channel.#channelOn(connection, ({ variables, merged }) => {
+            channel.variables = variables;
+            channel.merged = merged;
+          }),
+      );
       channel.#scheduleRenewal();
       return channel;
     } catch (error) {
@@ -128,7 +141,8 @@ export class ExecutionChannel implements Runtime, Disposable {
 
   /**
    * A call whose connection dies under it is made again on the next one: every operation here sets a state, so doing it
-   * twice is doing it once. (What a merge policy adds up is told apart by its commit id.)
+   * twice is doing it once. (What a merge policy adds up is told apart by its commit id.) One that a busy server refused for
+   * now is made again when it said: the script sees a slow close.
    */
   async #call<
     O extends
@@ -139,7 +153,8 @@ export class ExecutionChannel implements Runtime, Disposable {
       | 'token.renew',
   >(op: O, params: Params<ServerOperations, O>): Promise<Result<ServerOperations, O>> {
     const deadline = Date.now() + this.#link.outageBudgetMs;
-    for (let lost = false; ; lost = true) {
+    let lost = false;
+    for (;;) {
       const leftMs = Math.max(1, deadline - Date.now());
       const connection = await this.#link.connection(leftMs);
       try {
@@ -148,12 +163,17 @@ export class ExecutionChannel implements Runtime, Disposable {
         );
         return await connection.call(op, params, { channel, deadlineMs: leftMs });
       } catch (error) {
-        const { code } = asBridgeError(error);
+        const { code, retryAfterMs } = asBridgeError(error);
         // The answer was lost, not the call: an execution that has ended cannot be opened, let alone ended, again.
         if (lost && op === 'execution.finish' && code === 'denied')
           return {} as Result<ServerOperations, O>;
-        const retry = code === 'unavailable';
-        if (!retry || Date.now() >= deadline) throw error;
+        if (code !== 'unavailable') {
+          if (retryAfterMs === undefined) throw error;
+          await pauseAsTold(error, retryAfterMs, deadline);
+          continue;
+        }
+        if (Date.now() >= deadline) throw error;
+        lost = true;
         // Either the connection is gone, or a server that is shutting down said so itself.
         await Promise.race([connection.closed, sleep(SHUTDOWN_RETRY_MS)]);
       }
@@ -190,6 +210,39 @@ export class ExecutionChannel implements Runtime, Disposable {
       );
     }, delayMs).unref();
   }
+}
+
+/** Does `body` on the link's connection: again and again while it is refused with a hint and the budget lasts. */
+async function patiently<T>(
+  link: Link,
+  signal: AbortSignal | undefined,
+  body: (connection: Connection) => Promise<T>,
+): Promise<T> {
+  const deadline = Date.now() + link.outageBudgetMs;
+  for (;;) {
+    const connection = await link.connection(undefined, signal);
+    try {
+      return await body(connection);
+    } catch (error) {
+      const { retryAfterMs } = asBridgeError(error);
+      if (retryAfterMs === undefined) throw error;
+      await pauseAsTold(error, retryAfterMs, deadline, signal);
+    }
+  }
+}
+
+/** @throws `error` when what the server asks for is beyond the deadline */
+async function pauseAsTold(
+  error: unknown,
+  retryAfterMs: number,
+  deadline: number,
+  signal?: AbortSignal,
+): Promise<void> {
+  if (Date.now() + retryAfterMs >= deadline) throw error;
+  const pauseMs = Math.min(retryAfterMs, HINT_MS_MAX) * (1 + JITTER * Math.random());
+  await sleep(Math.max(1, pauseMs), undefined, signal && { signal }).catch(() => {
+    throw new BridgeError('interrupted', 'interrupted while the server was busy');
+  });
 }
 
 /** Which execution a push belongs to: channel numbers are per connection. */

@@ -24,7 +24,7 @@ export class Link implements AsyncDisposable {
   readonly #keeper: Promise<void>;
   #current: Connection | undefined;
   #status: LinkStatus = { connected: false, since: Date.now(), problem: 'connecting' };
-  #waiting: ((connection: Connection) => void)[] = [];
+  #waiting: { arrived: (connection: Connection) => void; ended: () => void }[] = [];
 
   #onConnect: (connection: Connection) => void = () => {};
 
@@ -50,16 +50,23 @@ export class Link implements AsyncDisposable {
   /** The connection, waiting for one up to `budgetMs`. @throws BridgeError `unavailable`, `interrupted` */
   async connection(budgetMs = this.outageBudgetMs, signal?: AbortSignal): Promise<Connection> {
     if (this.#current !== undefined) return this.#current;
+    if (this.#closing.signal.aborted) throw linkClosed();
     if (signal?.aborted === true) throw new BridgeError('interrupted', 'interrupted');
     return await new Promise((resolve, reject) => {
       const finish = () => {
         clearTimeout(timer);
         signal?.removeEventListener('abort', interrupted);
-        this.#waiting = this.#waiting.filter((waiting) => waiting !== arrived);
+        this.#waiting = this.#waiting.filter((waiting) => waiting !== mine);
       };
-      const arrived = (connection: Connection) => {
-        finish();
-        resolve(connection);
+      const mine = {
+        arrived: (connection: Connection) => {
+          finish();
+          resolve(connection);
+        },
+        ended: () => {
+          finish();
+          reject(linkClosed());
+        },
       };
       const interrupted = () => {
         finish();
@@ -76,13 +83,15 @@ export class Link implements AsyncDisposable {
         );
       }, budgetMs);
       signal?.addEventListener('abort', interrupted, { once: true });
-      this.#waiting.push(arrived);
+      this.#waiting.push(mine);
     });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closing.abort();
+    for (const { ended } of this.#waiting) ended();
     this.#current?.[Symbol.dispose]();
+    this.#current = undefined;
     await this.#keeper;
   }
 
@@ -91,6 +100,7 @@ export class Link implements AsyncDisposable {
     let retryMs = RETRY_MS_MIN;
     while (!signal.aborted) {
       let reason: BridgeError;
+      let hintMs = 0;
       try {
         const connection = await Connection.open({ ...this.#options, signal });
         retryMs = RETRY_MS_MIN;
@@ -98,10 +108,12 @@ export class Link implements AsyncDisposable {
         reason = await connection.closed;
       } catch (error) {
         reason = asBridgeError(error);
+        hintMs = Math.min(reason.retryAfterMs ?? 0, RETRY_MS_MAX);
       }
       this.#current = undefined;
       this.#status = { connected: false, since: Date.now(), problem: reason.message };
-      await sleep(retryMs * (0.5 + Math.random()), undefined, { signal }).catch(() => {});
+      const pauseMs = hintMs + retryMs * (0.5 + Math.random());
+      await sleep(pauseMs, undefined, { signal }).catch(() => {});
       retryMs = Math.min(retryMs * 2, RETRY_MS_MAX);
     }
   }
@@ -111,9 +123,21 @@ export class Link implements AsyncDisposable {
       connection[Symbol.dispose]();
       return;
     }
+    // Calls under way still get their answers on it; those to come wait for the next one.
+    connection.onClosing = () => {
+      this.#current = undefined;
+      this.#status = {
+        connected: false,
+        since: Date.now(),
+        problem: 'the server is shutting down',
+      };
+    };
     this.#onConnect(connection);
     this.#current = connection;
     this.#status = { connected: true, since: Date.now() };
-    for (const arrived of this.#waiting) arrived(connection);
+    for (const { arrived } of this.#waiting) arrived(connection);
   }
 }
+
+const linkClosed = (): BridgeError =>
+  new BridgeError('unavailable', 'the link to the server was closed here');

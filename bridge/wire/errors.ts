@@ -1,3 +1,5 @@
+import { RETRY_AFTER_MS_MAX } from './limits.js';
+
 /**
  * The one error type that crosses a process border, and the table that gives it an errno at the last hop.
  * Codes travel on the wire: append only, never rename.
@@ -30,13 +32,16 @@ export interface BridgeErrorOptions extends ErrorOptions {
 /** `message` says what happened and what to do next; programs read `code`; `cause` keeps the original. */
 export class BridgeError extends Error {
   readonly code: Code;
-  readonly retryAfterMs: number | undefined;
+  /** A whole number up to RETRY_AFTER_MS_MAX. It travels; with it comes the promise that the call had no effect. */
+  readonly retryAfterMs: number | undefined = undefined;
 
   constructor(code: Code, message: string, options?: BridgeErrorOptions) {
     super(message, options);
     this.name = 'BridgeError';
     this.code = code;
-    this.retryAfterMs = options?.retryAfterMs;
+    const after = options?.retryAfterMs ?? Number.NaN;
+    if (!Number.isNaN(after))
+      this.retryAfterMs = Math.min(Math.max(0, Math.ceil(after)), RETRY_AFTER_MS_MAX);
   }
 }
 
@@ -53,6 +58,10 @@ export function asBridgeError(error: unknown): BridgeError {
   const text = error instanceof Error ? error.message : String(error);
   return new BridgeError('internal', `unexpected: ${text}`, { cause: error });
 }
+
+/** `error` as the reason of a WebSocket close frame, which has room for 123 bytes (RFC 6455 5.5). */
+export const closeReason = (error: BridgeError): string =>
+  Buffer.from(error.message).subarray(0, 117).toString(); // and 3 more when a character was cut
 
 /** The positive errno a system call reports for `error`. */
 export const errnoOf = (error: unknown): number => CODES[asBridgeError(error).code].errno;

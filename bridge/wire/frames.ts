@@ -1,35 +1,38 @@
 import { Packr } from 'msgpackr';
-import { z } from 'zod';
+import type { z } from 'zod';
 import { BridgeError, isCode } from './errors.js';
-import { CALL_DEADLINE_MS_MAX, MESSAGE_BYTES_MAX } from './limits.js';
+import {
+  CALL_DEADLINE_MS_MAX,
+  FAILURE_CHARACTERS_MAX,
+  MESSAGE_BYTES_MAX,
+  MESSAGE_FRAMES_MAX,
+  RETRY_AFTER_MS_MAX,
+} from './limits.js';
 
 /**
- * One WebSocket message is one MessagePack array, told apart by its first element:
+ * One WebSocket message is one or more frames back to back: a MessagePack sequence. A frame is an array, told apart by
+ * its first element:
  *
- *     [0, id, op, channel, deadlineMs, params]   a call; channel 0 = the connection itself
- *     [1, id, value]                             its result
- *     [2, id, code, message]                     or its failure
- *     [3, channel, topic, value]                 a push: unasked, unanswered
+ *     [0, id, op, channel, deadlineMs, params]     a call; channel 0 = the connection itself
+ *     [1, id, value]                               its result
+ *     [2, id, code, message, retryAfterMs | null]  or its failure; with a hint when it was refused only for now
+ *     [3, channel, topic, value]                   a push: unasked, unanswered
  */
-const id = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
-const name = z.string().max(64);
-const deadlineMs = z.int().min(1).max(CALL_DEADLINE_MS_MAX);
-
-export const CallFrame = z.tuple([z.literal(0), id, name, id, deadlineMs, z.unknown()]);
-export const ResultFrame = z.tuple([z.literal(1), id, z.unknown()]);
-export const FailureFrame = z.tuple([z.literal(2), id, name, z.string().max(8192)]);
-export const PushFrame = z.tuple([z.literal(3), id, name, z.unknown()]);
-export type CallFrame = z.infer<typeof CallFrame>;
-export type ResultFrame = z.infer<typeof ResultFrame>;
-export type FailureFrame = z.infer<typeof FailureFrame>;
-export type PushFrame = z.infer<typeof PushFrame>;
+export type CallFrame = [0, number, string, number, number, unknown];
+export type ResultFrame = [1, number, unknown];
+export type FailureFrame = [2, number, string, string, number | null];
+export type PushFrame = [3, number, string, unknown];
 export type Frame = CallFrame | ResultFrame | FailureFrame | PushFrame;
 
-/** By first element. */
-const FRAMES: readonly z.ZodType<Frame>[] = [CallFrame, ResultFrame, FailureFrame, PushFrame];
+/** Elements of a frame, by its first one. */
+const LENGTHS = [6, 3, 5, 4] as const;
 
-// Plain MessagePack: no private extensions, and integers beyond 2^53 become bigint, which every schema refuses.
-const packr = new Packr({ useRecords: false, moreTypes: false });
+/** Operations, topics and codes. */
+const NAME_CHARACTERS_MAX = 64;
+
+// Plain MessagePack: no private extensions, and integers beyond 2^53 become bigint, which every schema refuses. Bytes are
+// copied out: a view would keep its whole message in memory for as long as the smallest of them.
+const packr = new Packr({ useRecords: false, moreTypes: false, copyBuffers: true });
 
 /** @throws BridgeError `too_large`, or `internal` for what MessagePack cannot hold: the link itself is fine then. */
 export function encodeFrame(frame: Frame): Uint8Array {
@@ -46,27 +49,86 @@ export function encodeFrame(frame: Frame): Uint8Array {
   );
 }
 
-/** @throws BridgeError `invalid` for anything that is not one well-formed frame; the link should be closed then. */
-export function decodeFrame(bytes: Uint8Array): Frame {
+/** The failure of call `id` as it travels. */
+export const failureFrame = (id: number, { code, message, retryAfterMs }: BridgeError): Frame => [
+  2,
+  id,
+  code,
+  message.slice(0, FAILURE_CHARACTERS_MAX),
+  retryAfterMs ?? null,
+];
+
+/**
+ * The frames of one message, in their order: all of them, or none when one is bad.
+ * @throws BridgeError `invalid` or `too_large` for anything that is not well-formed frames; the link should be closed then.
+ */
+export function decodeFrames(bytes: Uint8Array): Frame[] {
   if (bytes.byteLength > MESSAGE_BYTES_MAX)
     throw new BridgeError('too_large', `a message of ${bytes.byteLength} bytes is over the limit`);
-  let value: unknown;
+  const frames: Frame[] = [];
+  let problem: string | undefined;
   try {
-    value = packr.unpack(bytes);
+    // One after the other and not as a list: what is no frame ends it before the rest is given memory.
+    packr.unpackMultiple(bytes, (value: unknown) => {
+      problem =
+        frames.length === MESSAGE_FRAMES_MAX
+          ? `it has more than ${MESSAGE_FRAMES_MAX}`
+          : problemOf(value);
+      if (problem !== undefined) return false;
+      frames.push(value as Frame);
+      return true;
+    });
   } catch (cause) {
     throw new BridgeError('invalid', 'a message is not MessagePack', { cause });
   }
-  const kind: unknown = Array.isArray(value) ? value[0] : undefined;
-  const schema = typeof kind === 'number' ? FRAMES[kind] : undefined;
-  if (schema === undefined) throw new BridgeError('invalid', 'a message is not a frame');
-  return parse(schema, value, 'a message is not a frame');
+  if (problem === undefined) return frames;
+  throw new BridgeError('invalid', `a message is not made of frames: ${problem}`);
 }
 
+/** By hand and not by a schema: it is done for every frame, and a tuple costs more than all the rest of decoding. */
+function problemOf(frame: unknown): string | undefined {
+  if (!Array.isArray(frame)) return 'it holds what is no array';
+  const kind: unknown = frame[0];
+  if (kind !== 0 && kind !== 1 && kind !== 2 && kind !== 3) return 'a frame has no known kind';
+  if (frame.length !== LENGTHS[kind])
+    return `a frame of kind ${kind} has ${frame.length} elements, not ${LENGTHS[kind]}`;
+  if (!isCount(frame[1]))
+    return `the ${kind === 3 ? 'channel' : 'id'} of a frame is not 0 to 2^53-1`;
+  switch (kind) {
+    case 0:
+      if (!isName(frame[2])) return 'the operation of a call is no text of up to 64 characters';
+      if (!isCount(frame[3])) return 'the channel of a call is not 0 to 2^53-1';
+      if (!isCount(frame[4]) || frame[4] < 1 || frame[4] > CALL_DEADLINE_MS_MAX)
+        return `the deadline of a call is not 1 to ${CALL_DEADLINE_MS_MAX} ms`;
+      return undefined;
+    case 1:
+      return undefined;
+    case 2:
+      if (!isName(frame[2])) return 'the code of a failure is no text of up to 64 characters';
+      if (typeof frame[3] !== 'string' || frame[3].length > FAILURE_CHARACTERS_MAX)
+        return `the message of a failure is no text of up to ${FAILURE_CHARACTERS_MAX} characters`;
+      if (frame[4] !== null && (!isCount(frame[4]) || frame[4] > RETRY_AFTER_MS_MAX))
+        return `the hint of a failure is neither null nor 0 to ${RETRY_AFTER_MS_MAX} ms`;
+      return undefined;
+    case 3:
+      return isName(frame[2]) ? undefined : 'the topic of a push is no text of up to 64 characters';
+    default:
+      return kind satisfies never;
+  }
+}
+
+const isCount = (value: unknown): value is number =>
+  Number.isSafeInteger(value) && Number(value) >= 0;
+const isName = (value: unknown): value is string =>
+  typeof value === 'string' && value.length <= NAME_CHARACTERS_MAX;
+
 /** A failure frame as the error its sender threw. A code from a newer peer is kept readable as `internal`. */
-export const failureOf = (code: string, message: string): BridgeError =>
-  isCode(code)
-    ? new BridgeError(code, message)
-    : new BridgeError('internal', `${code}: ${message}`);
+export function failureOf([, , code, message, retryAfterMs]: FailureFrame): BridgeError {
+  const hint = retryAfterMs === null ? {} : { retryAfterMs };
+  return isCode(code)
+    ? new BridgeError(code, message, hint)
+    : new BridgeError('internal', `${code}: ${message}`, hint);
+}
 
 /** A zod error in one line: `path: what is wrong; …`, at most three of them. */
 export function sentence(error: z.ZodError): string {

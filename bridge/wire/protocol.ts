@@ -26,7 +26,7 @@ export {
 } from './protocol/variables.js';
 
 /** What a link between this version's ends speaks; a peer with another number is refused at `hello`. */
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 
 /**
  * Who may call. `host`, `operator`, `auditor`: who has such a certificate (an operator may what an auditor may). `channel`: a

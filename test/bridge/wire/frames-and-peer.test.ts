@@ -5,8 +5,8 @@ import { promisify } from 'node:util';
 import t from 'tap';
 import { z } from 'zod';
 import { BridgeError, type Code } from '#bridge/wire/errors.js';
-import { decodeFrame, encodeFrame, type Frame, parse } from '#bridge/wire/frames.js';
-import { MESSAGE_BYTES_MAX, PENDING_CALLS_MAX } from '#bridge/wire/limits.js';
+import { decodeFrames, encodeFrame, type Frame, parse } from '#bridge/wire/frames.js';
+import { MESSAGE_BYTES_MAX, MESSAGE_FRAMES_MAX, PENDING_CALLS_MAX } from '#bridge/wire/limits.js';
 import { type Call, type Handlers, Peer, type Serve, serveTable } from '#bridge/wire/peer.js';
 import type { Operations } from '#bridge/wire/protocol.js';
 import { shown } from '#test/bridge/wire/shown.js';
@@ -14,6 +14,16 @@ import { randomTest } from '#test/support/random.js';
 
 const run = promisify(execFile);
 const UUID = '11111111-2222-4333-8444-555555555555';
+
+/** What was sent in this turn of the event loop is on its way then. */
+const turn = () => new Promise((resolve) => setImmediate(resolve));
+
+/** The one frame of a message. */
+function decodeFrame(bytes: Uint8Array): Frame {
+  const [frame, ...more] = decodeFrames(bytes);
+  if (frame === undefined || more.length > 0) throw new Error(`${1 + more.length} frames, not one`);
+  return frame;
+}
 
 /** What `body` failed with; it must be a BridgeError. */
 async function errorOf(body: Promise<unknown> | (() => unknown)): Promise<BridgeError> {
@@ -37,7 +47,8 @@ void t.test('a frame arrives as it was sent', async (t) => {
     ['a call', [0, 1, 'variables.commit', 7, 30_000, { set: [['a', '1.0']], delete: ['b'] }]],
     ['a call without parameters', [0, 0, 'hello', 0, 1, null]],
     ['a result', [1, 2, { version: 3, changes: [] }]],
-    ['a failure', [2, 3, 'denied', 'no: "é😀"']],
+    ['a failure', [2, 3, 'denied', 'no: "é😀"', null]],
+    ['a failure with a hint', [2, 3, 'rate_limited', 'later', 250]],
     ['a push', [3, 4, 'variables.changed', { changes: [{ key: 'a', text: null }] }]],
     ['the largest id', [1, Number.MAX_SAFE_INTEGER, '']],
     [
@@ -76,7 +87,15 @@ const HOSTILE: readonly (readonly [string, Uint8Array])[] = [
   ['the byte MessagePack never uses', Buffer.from([0xc1])],
   ['text', Buffer.from('GET / HTTP/1.1\r\n\r\n')],
   ['JSON', Buffer.from('[0,1,"hello",0,1000,{}]')],
-  ['two frames in one message', concat(pack([1, 1, null]), pack([1, 2, null]))],
+  ['a frame and text', concat(pack([1, 1, null]), pack('x'))],
+  ['a frame and a bad one', concat(pack([1, 1, null]), pack([1, -1, null]))],
+  ['a frame and half of one', concat(pack([1, 1, null]), pack([1, 2, 'text']).subarray(0, 5))],
+  [
+    'more frames than a message may have',
+    Buffer.alloc(4 * (MESSAGE_FRAMES_MAX + 1), pack([1, 1, null])),
+  ],
+  ['as many small frames as fit', Buffer.alloc(MESSAGE_BYTES_MAX, pack([1, 1, null]))],
+  ['as many bytes as fit, each a value of its own', Buffer.alloc(MESSAGE_BYTES_MAX, 0x01)],
   ['a frame and one byte more', concat(pack([1, 1, null]), [0x00])],
   ['an array of 4 billion', U32(0xdd, 0xffff_ffff)],
   ['a map of 4 billion', concat(PUSH_HEAD, U32(0xdf, 0xffff_ffff))],
@@ -132,8 +151,12 @@ const HOSTILE: readonly (readonly [string, Uint8Array])[] = [
   ['a deadline of 0', pack([0, 1, 'hello', 0, 0, {}])],
   ['a deadline of a year', pack([0, 1, 'hello', 0, 365 * 86_400_000, {}])],
   ['a failure without a message', pack([2, 1, 'denied'])],
-  ['a failure with an object for a message', pack([2, 1, 'denied', {}])],
-  ['a failure with a message of 8193 characters', pack([2, 1, 'denied', 'x'.repeat(8193)])],
+  ['a failure with an object for a message', pack([2, 1, 'denied', {}, null])],
+  ['a failure of the first protocol, without a place for a hint', pack([2, 1, 'denied', 'no'])],
+  ['a failure with a text for a hint', pack([2, 1, 'denied', 'no', '5'])],
+  ['a failure with a hint in the past', pack([2, 1, 'denied', 'no', -1])],
+  ['a failure with a hint of a year', pack([2, 1, 'denied', 'no', 365 * 86_400_000])],
+  ['a failure with a message of 8193 characters', pack([2, 1, 'denied', 'x'.repeat(8193), null])],
   ['a push without a topic', pack([3, 1])],
 ];
 
@@ -208,7 +231,7 @@ randomTest(
         30_000,
         { set: [['a', '1.0']], delete: ['é'], n: 2 ** 40 },
       ]),
-      pack([2, 1, 'denied', 'no']),
+      pack([2, 1, 'denied', 'no', null]),
       pack([
         3,
         4,
@@ -417,7 +440,7 @@ void t.test('what the other end throws arrives with its code and its words', asy
 
 void t.test('an error code from a newer version stays readable', async (t) => {
   const client = new Peer(
-    () => setImmediate(() => client.receive(pack([2, 1, 'melted', 'too hot']))),
+    () => setImmediate(() => client.receive(pack([2, 1, 'melted', 'too hot', null]))),
     OPERATIONS,
     {},
   );
@@ -451,18 +474,19 @@ void t.test('an answer after the deadline is ignored and disturbs no other call'
 
 void t.test('answers nobody asked for, and second answers, are ignored', async (t) => {
   const sent: Frame[] = [];
-  const client = new Peer((bytes) => sent.push(decodeFrame(bytes)), OPERATIONS, {});
+  const client = new Peer((bytes) => sent.push(...decodeFrames(bytes)), OPERATIONS, {});
   const call = client.call('echo', { text: 'x' });
+  await turn();
   const id = sent[0]?.[1] ?? -1;
   for (const answer of [
     [1, id + 1, { text: 'y' }],
-    [2, 99, 'denied', 'no'],
+    [2, 99, 'denied', 'no', null],
     [1, 0, null],
   ])
     client.receive(pack(answer));
   client.receive(pack([1, id, { text: 'mine' }]));
   client.receive(pack([1, id, { text: 'again' }]));
-  client.receive(pack([2, id, 'denied', 'again']));
+  client.receive(pack([2, id, 'denied', 'again', null]));
   t.strictSame(await call, { text: 'mine' });
 });
 
@@ -524,7 +548,7 @@ void t.test('an operation the other end does not have is refused by name', async
   const answers: Frame[] = [];
   const serve: Serve = async () => t.fail('it was served');
   const server = new Peer<Record<never, never>, Known>(
-    (bytes) => answers.push(decodeFrame(bytes)),
+    (bytes) => answers.push(...decodeFrames(bytes)),
     {},
     SERVED,
     serve,
@@ -536,7 +560,7 @@ void t.test('an operation the other end does not have is refused by name', async
     const message = `unknown operation ${JSON.stringify(op)}`;
     t.strictSame(
       answers.find((frame) => frame[1] === id),
-      [2, id, 'invalid', message],
+      [2, id, 'invalid', message, null],
       shown(op),
     );
   }
@@ -544,10 +568,10 @@ void t.test('an operation the other end does not have is refused by name', async
 
 void t.test('an end that serves nothing refuses every call', async (t) => {
   const answers: Frame[] = [];
-  const client = new Peer((bytes) => answers.push(decodeFrame(bytes)), OPERATIONS, {});
+  const client = new Peer((bytes) => answers.push(...decodeFrames(bytes)), OPERATIONS, {});
   client.receive(pack([0, 5, 'echo', 0, 1000, { text: '' }]));
   await sleep(5);
-  t.strictSame(answers, [[2, 5, 'invalid', 'unknown operation "echo"']]);
+  t.strictSame(answers, [[2, 5, 'invalid', 'unknown operation "echo"', null]]);
 });
 
 void t.test(
@@ -560,7 +584,7 @@ void t.test(
       return { text: '' };
     };
     const server = new Peer<Record<never, never>, Known>(
-      (bytes) => answers.push(decodeFrame(bytes)),
+      (bytes) => answers.push(...decodeFrames(bytes)),
       {},
       SERVED,
       serve,
@@ -634,7 +658,7 @@ void t.test(
       codeOf(client.call('echo', { text: '' })),
     );
     t.equal(await codeOf(client.call('echo', { text: '' })), 'rate_limited');
-    client.receive(pack([2, 1, 'denied', 'no']));
+    client.receive(pack([2, 1, 'denied', 'no', null]));
     t.equal(await calls[0], 'denied');
     const again = codeOf(client.call('echo', { text: '' }));
     client.close(new BridgeError('unavailable', 'over'));
@@ -651,7 +675,7 @@ void t.test(
     const serve = (_op: string, { params }: Call<unknown>) =>
       new Promise<unknown>((resolve) => release.push(() => resolve(params)));
     const server = new Peer<Record<never, never>, Known>(
-      (bytes) => codes.push(decodeFrame(bytes)[2]),
+      (bytes) => codes.push(...decodeFrames(bytes).map((frame) => frame[2])),
       {},
       SERVED,
       serve,
@@ -733,7 +757,7 @@ randomTest('a server end survives calls made of chance', async (t, random) => {
         throw new Error(`${JSON.stringify(frame)} gives ${String(error)}`);
     }
   }
-  await sleep(5);
+  await sleep(50);
   t.strictSame(await ends.client.call('echo', { text: 'alive' }), { text: 'alive' });
 });
 
