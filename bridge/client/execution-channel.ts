@@ -24,8 +24,11 @@ const RENEW_RETRY_MS = 10_000;
 /** Pause before asking a server again that answered "unavailable". */
 const SHUTDOWN_RETRY_MS = 200;
 
-/** Longest pause before asking again, whatever the server says: a hint is what it knew then. */
+/** Shortest and longest pause before asking again, whatever the server says: a hint is what it knew then. */
+const HINT_MS_MIN = 10;
 const HINT_MS_MAX = 5_000;
+/** What must be left of the budget after a pause, for the answer. */
+const ANSWER_MS = 50;
 /** Those who were refused together do not come back together. */
 const JITTER = 0.25;
 
@@ -238,9 +241,10 @@ async function pauseAsTold(
   deadline: number,
   signal?: AbortSignal,
 ): Promise<void> {
-  if (Date.now() + retryAfterMs >= deadline) throw error;
-  const pauseMs = Math.min(retryAfterMs, HINT_MS_MAX) * (1 + JITTER * Math.random());
-  await sleep(Math.max(1, pauseMs), undefined, signal && { signal }).catch(() => {
+  const hintMs = Math.min(Math.max(retryAfterMs, HINT_MS_MIN), HINT_MS_MAX);
+  const pauseMs = hintMs * (1 + JITTER * Math.random());
+  if (Date.now() + Math.max(retryAfterMs, pauseMs) + ANSWER_MS > deadline) throw error;
+  await sleep(pauseMs, undefined, signal && { signal }).catch(() => {
     throw new BridgeError('interrupted', 'interrupted while the server was busy');
   });
 }

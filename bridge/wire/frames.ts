@@ -6,8 +6,10 @@ import {
   FAILURE_CHARACTERS_MAX,
   MESSAGE_BYTES_MAX,
   MESSAGE_FRAMES_MAX,
+  MESSAGE_VALUES_MAX,
   RETRY_AFTER_MS_MAX,
 } from './limits.js';
+import { hasMoreValues } from './value-count.js';
 
 /**
  * One WebSocket message is one or more frames back to back: a MessagePack sequence. A frame is an array, told apart by
@@ -65,6 +67,11 @@ export const failureFrame = (id: number, { code, message, retryAfterMs }: Bridge
 export function decodeFrames(bytes: Uint8Array): Frame[] {
   if (bytes.byteLength > MESSAGE_BYTES_MAX)
     throw new BridgeError('too_large', `a message of ${bytes.byteLength} bytes is over the limit`);
+  if (bytes.byteLength > MESSAGE_VALUES_MAX && hasMoreValues(bytes, MESSAGE_VALUES_MAX))
+    throw new BridgeError(
+      'too_large',
+      `a message of more than ${MESSAGE_VALUES_MAX} values is over the limit`,
+    );
   const frames: Frame[] = [];
   let problem: string | undefined;
   try {
@@ -130,17 +137,27 @@ export function failureOf([, , code, message, retryAfterMs]: FailureFrame): Brid
     : new BridgeError('internal', `${code}: ${message}`, hint);
 }
 
-/** A zod error in one line: `path: what is wrong; …`, at most three of them. */
+/** Of one complaint: zod names every unknown key there is, and the keys are a stranger's. */
+const COMPLAINT_CHARACTERS_MAX = 200;
+
+/** A zod error in one line: `path: what is wrong; …`, at most three of them, without control characters. */
 export function sentence(error: z.ZodError): string {
   const parts = error.issues.slice(0, 3).map((issue) => {
-    const path = issue.path.join('.');
+    const path = plain(issue.path.join('.'));
     // A record's bad key carries its reason one level down.
     const reason = issue.code === 'invalid_key' ? issue.issues[0]?.message : undefined;
-    const message = reason ?? issue.message;
+    const message = plain(reason ?? issue.message);
     return path === '' ? message : `${path}: ${message}`;
   });
   return parts.join('; ');
 }
+
+/** A stranger's text: cut to a length, and with nothing in it that moves a terminal's cursor. */
+export const plain = (text: string): string =>
+  (text.length > COMPLAINT_CHARACTERS_MAX
+    ? `${text.slice(0, COMPLAINT_CHARACTERS_MAX)}…`
+    : text
+  ).replace(/\p{Cc}/gu, ' ');
 
 /** Parses `value` or says in one sentence why not. @throws BridgeError `invalid` */
 export function parse<T>(schema: z.ZodType<T>, value: unknown, what: string): T {

@@ -7,6 +7,7 @@ import {
   failureFrame,
   failureOf,
   parse,
+  plain,
   type ResultFrame,
 } from './frames.js';
 import {
@@ -17,6 +18,7 @@ import {
   PENDING_CALLS_MAX,
   SERVED_BYTES_MAX,
 } from './limits.js';
+import { misplaced } from './misplaced.js';
 import type { Operations, Params, Result } from './protocol.js';
 
 export interface CallOptions {
@@ -188,11 +190,14 @@ export class Peer<Calls extends Operations, Serves extends Operations> {
     try {
       const operation = Object.hasOwn(this.#serves, op) ? this.#serves[op] : undefined;
       if (operation === undefined || this.#serve === undefined)
-        throw new BridgeError('invalid', `unknown operation ${JSON.stringify(op)}`);
+        throw new BridgeError('invalid', `unknown operation ${plain(JSON.stringify(op))}`);
       if (this.#draining !== undefined) throw this.#draining.error;
       if (this.#serving.size > PENDING_CALLS_MAX) throw busy('too many calls at once');
       if (this.#servingBytes > SERVED_BYTES_MAX && !isOnly)
         throw busy('too many bytes in calls at once');
+      // Below that size there is nothing in it that could be large.
+      if (size > BATCH_BYTES && misplaced(operation.params, rawParams))
+        throw new BridgeError('invalid', `${op}: something in it is far larger than it may be`);
       serving.params = parse(operation.params, rawParams, op);
       answer = encodeFrame([1, id, await this.#serve(op, serving)]);
     } catch (error) {

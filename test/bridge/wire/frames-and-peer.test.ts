@@ -114,6 +114,18 @@ const HOSTILE: readonly (readonly [string, Uint8Array])[] = [
       Buffer.alloc(15_100_000),
     ),
   ],
+  [
+    'an array of as many empty arrays as fit',
+    concat(PUSH_HEAD, U32(0xdd, 30_000_000), Buffer.alloc(30_000_000, 0x90)),
+  ],
+  [
+    'and of as many small maps',
+    concat(
+      PUSH_HEAD,
+      U32(0xdd, 10_000_000),
+      Buffer.alloc(30_000_000, Buffer.from('81a0c0', 'hex')),
+    ),
+  ],
   ['a million arrays in each other', concat(PUSH_HEAD, Buffer.alloc(1_000_000, 0x91))],
   ['as many as a message holds', Buffer.alloc(MESSAGE_BYTES_MAX, 0x91)],
   [
