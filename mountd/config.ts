@@ -13,7 +13,8 @@ export const MountdConfig = z.strictObject({
   dockerSocket: z.string(),
   hostsFile: z.string(),
   helpers: z.string(),
-  server: z.strictObject({ host: z.string(), port: z.int() }),
+  /** `socketPath`: tried first. */
+  server: z.strictObject({ host: z.string(), port: z.int(), socketPath: z.string().optional() }),
   tls: z.strictObject({ ca: z.string(), cert: z.string(), key: z.string() }),
   uid: z.int(),
   gid: z.int(),

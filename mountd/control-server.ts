@@ -11,7 +11,14 @@ import {
   type RunResult,
 } from '#bridge/wire/control.js';
 import { BridgeError } from '#bridge/wire/errors.js';
-import { MESSAGE_BYTES_MAX } from '#bridge/wire/limits.js';
+import { CLOSE_MS, MESSAGE_BYTES_MAX } from '#bridge/wire/limits.js';
+
+const WEBSOCKET_OPTIONS = {
+  perMessageDeflate: false,
+  skipUTF8Validation: true,
+  maxPayload: MESSAGE_BYTES_MAX,
+  closeTimeout: CLOSE_MS,
+};
 
 /** Output waiting for a slow reader before the script's pipe is left alone; it then waits too. */
 const UNSENT_BYTES_MAX = 4 * 1024 * 1024;
@@ -37,8 +44,7 @@ export class ControlServer implements AsyncDisposable {
     this.#http = createServer();
     const sockets = new WebSocketServer({
       server: this.#http,
-      perMessageDeflate: false,
-      maxPayload: MESSAGE_BYTES_MAX,
+      ...WEBSOCKET_OPTIONS,
     });
     sockets.on('connection', (ws) => this.#accept(ws, handlers));
   }
@@ -61,6 +67,8 @@ export class ControlServer implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     const closed = new Promise<void>((resolve) => this.#http.close(() => resolve()));
+    // What was sent in this turn goes out at its end.
+    await new Promise((resolve) => setImmediate(resolve));
     for (const ws of this.#open) ws.close(1001, 'mountd is shutting down');
     this.#http.closeAllConnections();
     setTimeout(() => {

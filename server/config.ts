@@ -10,6 +10,8 @@ const MasterKey = z.union([
 export const ServerConfig = z.strictObject({
   software: z.string(),
   listen: z.strictObject({ host: z.string(), port: z.int().min(0).max(65535) }),
+  /** The unix socket for peers on this machine. */
+  socket: z.string(),
   database: z.string(),
   keyring: z.string(),
   masterKey: MasterKey,

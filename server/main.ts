@@ -8,6 +8,7 @@ import { thumbprintOf } from './auth/identity.js';
 import { Tokens } from './auth/tokens.js';
 import { ServerConfig } from './config.js';
 import { Listener } from './listen/listener.js';
+import { Metrics } from './metrics.js';
 import { Runtime } from './runtime.js';
 import { Maintenance } from './services/maintenance.js';
 import { EncryptedStore } from './store/encrypted-store.js';
@@ -60,6 +61,11 @@ async function serve(): Promise<void> {
     keyring: openKeyring(),
     keyringFile: config.keyring,
   });
+  const metrics = new Metrics(() => ({
+    connections: runtime.connections,
+    channels: runtime.channels,
+    storeVersion: store.version,
+  }));
   const tokens = Tokens.open(config.tokenKey, () => store.now());
   const tls = () => ({
     ca: readFileSync(config.tls.ca, 'utf8'),
@@ -72,6 +78,7 @@ async function serve(): Promise<void> {
     software: config.software,
     problems,
     maintenance,
+    observe: (op, outcome, seconds) => metrics.observe(op, outcome, seconds),
     reload: async () => {
       const files = tls();
       listener.reloadCertificate(files);
@@ -84,17 +91,18 @@ async function serve(): Promise<void> {
       };
     },
   });
-  const { revocations } = runtime.services;
   await using listener = await Listener.open({
     ...config.listen,
+    socketPath: config.socket,
     tls: tls(),
     log,
-    isRevoked: (thumbprint) => revocations.isRevoked(thumbprint),
+    health: () => (problems.length === 0 ? 'ok' : 'read-only'),
+    metrics: async () => await metrics.scrape(),
+    admit: (identity) => runtime.admit(identity),
     connect: (identity, send) => runtime.connect(identity, send),
   });
-  revocations.onRevoked(({ kind, id }) => {
-    if (kind === 'certificate') listener.closeRevoked(id);
-  });
+  runtime.services.variables.cache.looked = (hit) => metrics.looked('variables', hit);
+  runtime.disconnect = (isUnwelcome, reason) => listener.disconnect(isUnwelcome, reason);
   process.send?.({ state: 'ready', port: listener.port });
   log.info({ host: config.listen.host, port: listener.port }, 'listening');
   await stopped;

@@ -1,4 +1,5 @@
 import type { Logger } from 'pino';
+import { BridgeError } from '#bridge/wire/errors.js';
 import { type Namespace, namespaceText } from '#bridge/wire/names.js';
 import type { CredentialOperations } from '#bridge/wire/protocol/credentials.js';
 import type { Result } from '#bridge/wire/protocol.js';
@@ -7,6 +8,7 @@ import { Revocations } from './auth/revocations.js';
 import { Successions } from './auth/successions.js';
 import { TokenRecords } from './auth/token-records.js';
 import type { Tokens } from './auth/tokens.js';
+import { noteOf } from './services/audit/note.js';
 import { Audit } from './services/audit.js';
 import { Executions } from './services/executions.js';
 import { FairQueue } from './services/fair-queue.js';
@@ -19,6 +21,8 @@ import { Variables } from './services/variables.js';
 import { type Services, Session } from './session/session.js';
 import { MemoryStore } from './store/memory-store.js';
 import type { Store } from './store/store.js';
+
+const REVOKED = new BridgeError('denied', 'the client certificate was revoked');
 
 /** Expired variables are gone from every list at once, and from the store and the running executions by this. */
 const SWEEP_EVERY_MS = 1000;
@@ -58,6 +62,9 @@ export class Runtime implements AsyncDisposable {
     this.#audit = services.audit;
     this.#sessions = sessions;
     this.#disposables = disposables;
+    services.revocations.onRevoked(({ kind, id }) => {
+      if (kind === 'certificate') this.disconnect(({ thumbprint }) => thumbprint === id, REVOKED);
+    });
     if (sweeps) this.#sweeper = setInterval(() => this.#sweep(), SWEEP_EVERY_MS).unref();
   }
 
@@ -136,6 +143,22 @@ export class Runtime implements AsyncDisposable {
   get channels(): number {
     return [...this.#sessions].reduce((sum, session) => sum + session.channels, 0);
   }
+
+  /** Whether a certificate that is good in itself is welcome here. @throws BridgeError `denied` */
+  admit({ thumbprint }: Identity): void {
+    if (this.services.revocations.isRevoked(thumbprint)) throw REVOKED;
+  }
+
+  /** Puts on record who was not let in, and why. */
+  refused(reason: BridgeError, peer: Partial<Identity>): void {
+    const { role = 'unknown', name = 'unknown', thumbprint = '' } = peer;
+    // Nobody waits for it; if the log cannot be written, the queue says so to those who do.
+    void this.#audit.failed(noteOf({ role, name, thumbprint }, 'connect'), reason)?.catch(() => {});
+  }
+
+  /** Closes the connections of whom it is told; set by whoever has them. */
+  disconnect: (isUnwelcome: (identity: Identity) => boolean, reason: BridgeError) => void =
+    () => {};
 
   /** One connection: for the listener. */
   connect(identity: Identity, send: (bytes: Uint8Array) => void): Session {

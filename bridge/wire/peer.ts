@@ -183,7 +183,7 @@ export class Peer<Calls extends Operations, Serves extends Operations> {
     size: number,
   ): Promise<void> {
     let answer: Uint8Array;
-    const serving = new Serving(channel, deadlineMs);
+    const serving = new Serving(channel, deadlineMs, size);
     const isOnly = this.#serving.size === 0;
     this.#serving.add(serving);
     this.#servingBytes += size;
@@ -288,14 +288,17 @@ class Waiting {
 /** A call that is being served. Few look at its signal, and one costs as much as all the rest of a small call. */
 class Serving implements Call<unknown> {
   readonly channel: number;
+  readonly bytes: number;
   params: unknown = undefined;
+  note: unknown = undefined;
   readonly #timer: NodeJS.Timeout;
   #aborted = false;
   #reason: BridgeError | undefined;
   #controller: AbortController | undefined;
 
-  constructor(channel: number, deadlineMs: number) {
+  constructor(channel: number, deadlineMs: number, bytes: number) {
     this.channel = channel;
+    this.bytes = bytes;
     this.#timer = setTimeout(expire, deadlineMs, this).unref();
   }
 

@@ -89,11 +89,15 @@ export class Installation {
     return new Pki(this.state);
   }
 
+  get #serverSocket(): string {
+    return this.state.path('run', 'server.sock');
+  }
+
   /** A connection to the server as its operator. */
   async operator(): Promise<Connection> {
     const { host, port } = this.state.settings().listen;
     return await Connection.open({
-      address: { host, port },
+      address: { host, port, socketPath: this.#serverSocket },
       tls: this.tls('operator'),
       software: SOFTWARE,
     });
@@ -134,6 +138,7 @@ export class Installation {
     return {
       software: SOFTWARE,
       listen,
+      socket: this.#serverSocket,
       database: path('server', 'db'),
       keyring: path('server', 'keyring.json'),
       masterKey: this.state.masterKey,
@@ -157,7 +162,7 @@ export class Installation {
       dockerSocket: DOCKER_SOCKET,
       hostsFile: path('run', 'hosts'),
       helpers: fileURLToPath(new URL('../../../helpers-legacy/', import.meta.url)),
-      server: this.state.settings().listen,
+      server: { ...this.state.settings().listen, socketPath: this.#serverSocket },
       tls: { ca: this.state.certificate('ca').cert, ...this.state.certificate('host') },
       uid: SCRIPT_UID,
       gid: SCRIPT_GID,

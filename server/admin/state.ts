@@ -79,12 +79,14 @@ export class State {
 
   /** Creates the directories that are missing. @throws BridgeError `denied` when one is not ours alone */
   prepareDirectories(): void {
-    const socket = this.path('run', 'mountd.sock');
-    if (Buffer.byteLength(socket) > SOCKET_PATH_BYTES_MAX)
-      throw new BridgeError(
-        'invalid',
-        `${socket} is too long for a socket: choose a shorter --state directory`,
-      );
+    for (const name of ['mountd.sock', 'server.sock']) {
+      const socket = this.path('run', name);
+      if (Buffer.byteLength(socket) > SOCKET_PATH_BYTES_MAX)
+        throw new BridgeError(
+          'invalid',
+          `${socket} is too long for a socket: choose a shorter --state directory`,
+        );
+    }
     for (const part of ['', 'pki', 'server', 'mountd', 'mountd/mnt', 'run', 'log']) {
       const directory = this.path(part);
       try {

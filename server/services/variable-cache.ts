@@ -65,8 +65,8 @@ export class VariableCache {
   readonly #bytesMax: number;
   /** Least lately used first. */
   readonly #slots = new Map<string, Slot>();
-  hits = 0;
-  misses = 0;
+  /** Hears of every reading: whether it was answered from memory. */
+  looked: (hit: boolean) => void = () => {};
 
   constructor(store: Store, bytesMax = CACHE_BYTES_MAX) {
     this.#store = store;
@@ -78,10 +78,10 @@ export class VariableCache {
     const id = namespaceText(namespace);
     const ready = this.#ready(id);
     if (ready !== undefined) {
-      this.hits++;
+      this.looked(true);
       return ready;
     }
-    this.misses++;
+    this.looked(false);
     return await this.#load(id);
   }
 

@@ -87,7 +87,13 @@ export class Session {
     this.#peer.receive(bytes);
   }
 
+  /** Refuses calls from now on; resolves when those under way have been answered. */
+  async drain(reason: BridgeError): Promise<void> {
+    await this.#peer.drain(reason);
+  }
+
   close(reason: BridgeError): void {
+    if (this.#closed) return;
     this.#peer.close(reason);
     this.#closed = true;
     this.#unwatchRevocations();

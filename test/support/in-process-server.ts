@@ -4,35 +4,64 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pino } from 'pino';
 import type { TlsFiles } from '#bridge/client/connection.js';
+import { BridgeError } from '#bridge/wire/errors.js';
+import { Peer, type Serve } from '#bridge/wire/peer.js';
+import { PROTOCOL_VERSION, SERVER_OPERATIONS } from '#bridge/wire/protocol.js';
 import { Authority, type LeafRequest } from '#server/admin/certificates.js';
 import { SigningKeys } from '#server/auth/signing-keys.js';
 import { Tokens } from '#server/auth/tokens.js';
-import { Listener } from '#server/listen/listener.js';
+import type { Health } from '#server/listen/endpoints.js';
+import { Listener, type ListenLimits, type ServerTls } from '#server/listen/listener.js';
+import { Metrics } from '#server/metrics.js';
 import { Runtime } from '#server/runtime.js';
+import type { RateSettings } from '#server/services/rate-limits.js';
 import type { Services } from '#server/session/session.js';
 import { LARGE_LIMITS } from '#server/store/large-values.js';
 import { MemoryStore } from '#server/store/memory-store.js';
+import type { Store } from '#server/store/store.js';
 
-/** The real server, TLS and all, in this process, over a store in memory; it can be stopped and started again. */
+export interface InProcessOptions {
+  readonly tokenLifetimeMs?: number;
+  readonly limits?: Partial<ListenLimits>;
+  readonly rates?: RateSettings;
+  /** Opens what the server keeps its data in, at every start; it is closed with the server. Default: one in memory, which stays. */
+  readonly openStore?: (directory: string) => Promise<Store>;
+  /** Answers every call but hello, instead of sessions over the services. */
+  readonly serve?: Serve;
+}
+
+/** The real server, TLS and all, in this process; it can be stopped and started again. */
 export class InProcessServer implements AsyncDisposable {
   readonly directory: string;
-  readonly store = new MemoryStore(undefined, LARGE_LIMITS);
+  readonly #memory = new MemoryStore(undefined, LARGE_LIMITS);
+  readonly metrics = new Metrics(() => ({
+    connections: this.connections,
+    channels: this.#runtime?.channels ?? 0,
+    storeVersion: this.store.version,
+  }));
+  readonly log = pino({ level: 'silent' });
   readonly tokens: Tokens;
+  health: Health = 'ok';
+  /** Thumbprints that are not let in, besides those that were revoked. */
+  readonly revoked = new Set<string>();
+  readonly #options: InProcessOptions;
+  #store: Store = this.#memory;
   #runtime: Runtime | undefined;
-  #disposed: (() => Promise<void>) | undefined;
+  #stop: (() => Promise<void>) | undefined;
   #listener: Listener | undefined;
   #port = 0;
   #issued = 0;
 
-  private constructor(directory: string, tokenLifetimeMs: number | undefined) {
+  private constructor(directory: string, options: InProcessOptions) {
     this.directory = directory;
+    this.#options = options;
     const { privateKey } = generateKeyPairSync('ed25519');
-    this.tokens = new Tokens(new SigningKeys(privateKey), Date.now, tokenLifetimeMs);
+    this.tokens = new Tokens(new SigningKeys(privateKey), Date.now, options.tokenLifetimeMs);
   }
 
-  static async start(options: { tokenLifetimeMs?: number } = {}): Promise<InProcessServer> {
+  static async start(options: InProcessOptions = {}): Promise<InProcessServer> {
     const directory = mkdtempSync(join(tmpdir(), 'cronium-server-'));
-    const server = new InProcessServer(directory, options.tokenLifetimeMs);
+    const server = new InProcessServer(directory, options);
     const authority = await Authority.open(server.#files('ca'));
     await authority.issue({ files: server.#files('server'), name: 'server', role: 'server' });
     await authority.issue({ files: server.#files('host'), name: 'test-host', role: 'host' });
@@ -43,6 +72,10 @@ export class InProcessServer implements AsyncDisposable {
     });
     await server.resume();
     return server;
+  }
+
+  get store(): Store {
+    return this.#store;
   }
 
   /** As of the last `resume`: a server that starts reads what is stored. */
@@ -84,6 +117,19 @@ export class InProcessServer implements AsyncDisposable {
     return this.#listener?.connections ?? 0;
   }
 
+  get listener(): Listener {
+    if (this.#listener === undefined) throw new Error('the server is paused');
+    return this.#listener;
+  }
+
+  get address(): { host: string; port: number } {
+    return { host: '127.0.0.1', port: this.#port };
+  }
+
+  get socketPath(): string {
+    return join(this.directory, 'server.sock');
+  }
+
   /** A certificate from the server's authority, or from a stranger's. */
   async issue(
     request: Omit<LeafRequest, 'files'> & { file?: string },
@@ -95,9 +141,15 @@ export class InProcessServer implements AsyncDisposable {
     return this.tls(file);
   }
 
-  get listener(): Listener {
-    if (this.#listener === undefined) throw new Error('the server is paused');
-    return this.#listener;
+  /** The same into files that have that name; `ca`: of which authority. */
+  async issueAs(
+    file: string,
+    role: LeafRequest['role'],
+    { notAfter, ca = 'ca' }: { notAfter?: Date; ca?: string } = {},
+  ): Promise<void> {
+    const authority = await Authority.open(this.#files(ca));
+    const request = { files: this.#files(file), name: `test-${file}`, role };
+    await authority.issue(notAfter === undefined ? request : { ...request, notAfter });
   }
 
   /** Gives the server, while it runs, what is in its certificate files now. */
@@ -105,48 +157,66 @@ export class InProcessServer implements AsyncDisposable {
     this.listener.reloadCertificate(this.tls('server'));
   }
 
-  get address(): { host: string; port: number } {
-    return { host: '127.0.0.1', port: this.#port };
-  }
-
-  /** `host`, `operator`, or what `issue` was told. */
-  tls(of: string): TlsFiles {
+  /** `host`, `operator`, or what `issue` was told; `ca`: the authority that whoever has them trusts. */
+  tls(of: string, ca = 'ca'): TlsFiles {
     const { cert, key } = this.#files(of);
     const read = (path: string) => readFileSync(path, 'utf8');
-    return { ca: read(this.#files('ca').cert), cert: read(cert), key: read(key), certPath: cert };
+    return { ca: read(this.#files(ca).cert), cert: read(cert), key: read(key), certPath: cert };
+  }
+
+  /** What the server shows. */
+  get serverTls(): ServerTls {
+    const { ca, cert, key } = this.tls('server');
+    return { ca, cert, key };
   }
 
   /** Listens, on the port it had before. */
   async resume(): Promise<void> {
-    const log = pino({ level: 'silent' });
-    const { tokens } = this;
-    const runtime = await Runtime.open(this.store, { tokens, log, software: 'test' });
+    const { log, tokens } = this;
+    const { openStore, rates, limits, serve } = this.#options;
+    if (openStore !== undefined) this.#store = await openStore(this.directory);
+    const runtime = await Runtime.open(this.#store, {
+      tokens,
+      log,
+      software: 'test',
+      observe: this.metrics.observe,
+      ...(rates && { rates }),
+    });
     this.#runtime = runtime;
-    this.#disposed = async () => {
-      this.#disposed = undefined;
-      await runtime[Symbol.asyncDispose]();
-    };
-    const { revocations } = runtime.services;
-    this.#listener = await Listener.open({
+    const listener = await Listener.open({
       host: '127.0.0.1',
       port: this.#port,
-      tls: this.tls('server'),
+      socketPath: this.socketPath,
+      tls: this.serverTls,
       log,
-      isRevoked: (thumbprint) => revocations.isRevoked(thumbprint),
-      connect: (identity, send) => runtime.connect(identity, send),
+      limits,
+      health: () => this.health,
+      metrics: async () => await this.metrics.scrape(),
+      admit: (identity) => {
+        if (this.revoked.has(identity.thumbprint)) throw REVOKED;
+        runtime.admit(identity);
+      },
+      connect: (identity, send) =>
+        serve === undefined
+          ? runtime.connect(identity, send)
+          : new Peer(send, {}, SERVER_OPERATIONS, greeting(serve)),
     });
-    const listener = this.#listener;
-    revocations.onRevoked(({ kind, id }) => {
-      if (kind === 'certificate') listener.closeRevoked(id);
-    });
-    this.#port = this.#listener.port;
+    this.#listener = listener;
+    runtime.disconnect = (isUnwelcome, reason) => listener.disconnect(isUnwelcome, reason);
+    this.#port = listener.port;
+    this.#stop = async () => {
+      await listener[Symbol.asyncDispose]();
+      await runtime[Symbol.asyncDispose]();
+      if (openStore !== undefined) await this.#store[Symbol.asyncDispose]();
+    };
   }
 
   /** Closes every connection and stops listening; what is stored stays. */
   async pause(): Promise<void> {
-    await this.#listener?.[Symbol.asyncDispose]();
+    const stop = this.#stop;
+    this.#stop = undefined;
     this.#listener = undefined;
-    await this.#disposed?.();
+    await stop?.();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -158,3 +228,12 @@ export class InProcessServer implements AsyncDisposable {
     return { cert: join(this.directory, `${of}.crt`), key: join(this.directory, `${of}.key`) };
   }
 }
+
+const REVOKED = new BridgeError('denied', 'the client certificate was revoked');
+
+const greeting =
+  (serve: Serve): Serve =>
+  async (op, call) =>
+    op === 'hello'
+      ? { protocol: PROTOCOL_VERSION, software: 'test', role: 'host', name: 'test' }
+      : await serve(op, call);

@@ -118,8 +118,8 @@ void t.test('tail -f waits for a server that restarts, and misses nothing', asyn
   const interrupted = new AbortController();
   const tail = desk.run(['audit', 'tail', '-f', '--op', 'variable.get'], interrupted.signal);
   await sleep(700);
-  await desk.server.pause();
   desk.read(1, 5);
+  await desk.server.pause();
   await sleep(700);
   await desk.server.resume();
   desk.read(6, 9);
@@ -140,21 +140,21 @@ void t.test('an export is verified offline, and tampering and a cut end are foun
   const out = desk.path('log.jsonl');
   const exported = await desk.run(['audit', 'export', '--out', out]);
   t.equal(exported.code, 0, exported.stderr);
-  const head = /head of run 1, event 50: ([0-9a-f]{64})/.exec(exported.stderr)?.[1] ?? '';
+  const head = /head of run 1, event 51: ([0-9a-f]{64})/.exec(exported.stderr)?.[1] ?? '';
   t.same(
     readdirSync(desk.server.directory).filter((name) => name.startsWith('log.')),
     ['log.jsonl'],
   );
   t.match(await desk.run(['audit', 'verify', out, '--head', head]), {
     code: 0,
-    stdout: `intact: 51 events of 1 run; head ${head}\n`,
+    stdout: `intact: 52 events of 1 run; head ${head}\n`,
   });
   const whole = readFileSync(out, 'utf8');
   writeFileSync(out, lines(whole).slice(0, -1).join('\n'));
   t.match(await desk.run(['audit', 'verify', out]), { code: 0 }, 'no head, no notice');
   t.match(await desk.run(['audit', 'verify', out, '--head', head]), {
     code: 1,
-    stdout: /^head does not match: run 1, event 49, .*: no event has the hash/,
+    stdout: /^head does not match: run 1, event 50, .*: no event has the hash/,
   });
   writeFileSync(out, whole.replace('"key-7"', '"key-8"'));
   t.match(await desk.run(['audit', 'verify', out]), {
@@ -164,7 +164,7 @@ void t.test('an export is verified offline, and tampering and a cut end are foun
   writeFileSync(out, whole.slice(0, -30));
   t.match(await desk.run(['audit', 'verify', out]), {
     code: 1,
-    stdout: /^changed: line 51 of .* is not as it was exported/,
+    stdout: /^changed: line 52 of .* is not as it was exported/,
   });
   t.match(await desk.run(['audit', 'verify', out, '--json']), {
     code: 1,
@@ -183,7 +183,7 @@ void t.test('an export is verified offline, and tampering and a cut end are foun
 void t.test('the server verifies its own log and prunes it, both on record', async (t) => {
   await using desk = await Desk.open();
   desk.read(1, 20);
-  t.match(await desk.run(['audit', 'verify']), { code: 0, stdout: /^intact: 21 events of 1 run/ });
+  t.match(await desk.run(['audit', 'verify']), { code: 0, stdout: /^intact: 22 events of 1 run/ });
   await sleep(5);
   const before = new Date().toISOString();
   await sleep(5);
