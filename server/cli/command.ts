@@ -38,6 +38,13 @@ export interface Command<O extends Options = Options> {
   /** What `--help` shows below the usage: options and an example. */
   readonly help: string;
   readonly options: O;
+  /**
+   * For tab completion: the words that an option (by its name) or a positional (by its word in the usage) may be. Needed only
+   * where the usage does not show them, as `--commit live|on-success` does.
+   */
+  readonly choices?: Readonly<Record<string, readonly string[]>>;
+  /** For programs: the overview leaves it out, and completion does not offer it. */
+  readonly isHidden?: boolean;
   run(invocation: Invocation<O>, io: Io): Promise<number>;
 }
 
@@ -119,8 +126,9 @@ function parse(found: Command, args: readonly string[]): Invocation<Options> {
 }
 
 function overview(commands: readonly Command[]): string {
-  const width = Math.max(...commands.map(({ name }) => name.length));
-  const lines = commands.map(({ name, summary }) => `  ${name.padEnd(width)}  ${summary}`);
+  const shown = commands.filter(({ isHidden }) => isHidden !== true);
+  const width = Math.max(...shown.map(({ name }) => name.length));
+  const lines = shown.map(({ name, summary }) => `  ${name.padEnd(width)}  ${summary}`);
   return [
     'cronium runs scripts in containers, with their variables and results kept by an encrypted server',
     '',

@@ -2,9 +2,11 @@
 import { buffer } from 'node:stream/consumers';
 import { AUDIT_COMMANDS } from './audit-commands.js';
 import { CERTIFICATE_COMMANDS } from './certificate-commands.js';
-import { dispatch } from './command.js';
+import { type Command, dispatch } from './command.js';
+import { completionCommands } from './completion-commands.js';
 import { executionShow } from './execution-commands.js';
 import { down, status, up } from './lifecycle-commands.js';
+import { QUOTA_COMMANDS } from './quota-commands.js';
 import { run } from './run-command.js';
 import { STORE_COMMANDS } from './store-commands.js';
 import { TOKEN_COMMANDS } from './token-commands.js';
@@ -18,7 +20,7 @@ import {
   variableSet,
 } from './variable-commands.js';
 
-const COMMANDS = [
+const COMMANDS: readonly Command[] = [
   up,
   down,
   status,
@@ -35,6 +37,8 @@ const COMMANDS = [
   ...CERTIFICATE_COMMANDS,
   ...TOKEN_COMMANDS,
   ...STORE_COMMANDS,
+  ...QUOTA_COMMANDS,
+  ...completionCommands(() => COMMANDS),
 ];
 
 // A reader that has seen enough (`| head`) is no failure of ours: nothing more is written, the exit code stays.
