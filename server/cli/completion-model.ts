@@ -7,6 +7,8 @@ export type Source =
 
 export interface OptionModel {
   readonly name: string;
+  /** Its letter, where it has one. */
+  readonly short: string | undefined;
   /** Undefined: a switch, which takes none. */
   readonly value: Source | undefined;
 }
@@ -34,20 +36,24 @@ function modelOf({ name, summary, usage, options, choices = {} }: Command): Comm
     const words = form.split(/\s+/).filter((word) => word !== '' && word !== '|');
     for (let i = 0; i < words.length; i++) {
       const word = bare(words[i] ?? '');
-      if (!word.startsWith('--')) {
+      if (!isOption(word)) {
         if (positionals.includes(word)) continue;
         positionals.push(word);
         repeats = /\.\.\.\]*$/.test(words[i] ?? '');
-      } else if (options[word.slice(2)]?.type === 'string') {
-        values.set(word.slice(2), bare(words[++i] ?? ''));
+        continue;
       }
+      const [option] =
+        Object.entries(options).find(([long, { short }]) => named(word, long, short)) ?? [];
+      if (option !== undefined && options[option]?.type === 'string')
+        values.set(option, bare(words[++i] ?? ''));
     }
   }
   return {
     name,
     summary,
-    options: Object.entries(options).map(([option, { type }]) => ({
+    options: Object.entries(options).map(([option, { type, short }]) => ({
       name: option,
+      short,
       value:
         type === 'string'
           ? sourceOf(choices[option], values.get(option) ?? (option === 'state' ? 'DIR' : ''))
@@ -59,7 +65,13 @@ function modelOf({ name, summary, usage, options, choices = {} }: Command): Comm
 }
 
 /** Without brackets and dots: `[NAME=]EXECUTION...]` is `NAME=EXECUTION`. */
-const bare = (word: string): string => word.replace(/[[\]]|\.\.\./g, '');
+const bare = (word: string): string => word.replace(/[[\]()]|\.\.\./g, '');
+
+/** A single `-` is none: it stands for standard input. */
+const isOption = (word: string): boolean => /^-./.test(word);
+
+const named = (word: string, long: string, short: string | undefined): boolean =>
+  word === `--${long}` || (short !== undefined && word === `-${short}`);
 
 function sourceOf(words: readonly string[] | undefined, word: string): Source {
   if (words !== undefined) return { kind: 'words', words };
@@ -97,13 +109,13 @@ export function placeOf(
     if (expected !== undefined) {
       values.set(expected.name, word);
       expected = undefined;
-    } else if (!word.startsWith('--')) count++;
+    } else if (!isOption(word)) count++;
     else {
-      const [name, value] = splitOnce(word.slice(2));
-      const option = model.options.find((one) => one.name === name);
+      const [given, value] = splitOnce(word);
+      const option = model.options.find(({ name, short }) => named(given, name, short));
       if (option?.value === undefined) continue;
       if (value === undefined) expected = option;
-      else values.set(name, value);
+      else values.set(option.name, value);
     }
   }
   const positional =

@@ -39,8 +39,11 @@ function* table(models: readonly CommandModel[]): Generator<[key: string, value:
   for (const [first, words] of wordsAfter(models)) yield [`after|${first}`, words.join(' ')];
   for (const model of models) {
     yield [`options|${model.name}`, optionsOf(model)];
-    for (const { name, value } of model.options)
-      if (value !== undefined) yield [`value|${model.name}|--${name}`, sourceText(value)];
+    for (const { name, short, value } of model.options) {
+      if (value === undefined) continue;
+      yield [`value|${model.name}|--${name}`, sourceText(value)];
+      if (short !== undefined) yield [`value|${model.name}|-${short}`, sourceText(value)];
+    }
     for (const [i, source] of model.positionals.entries()) {
       if (source.kind !== 'none') yield [`word|${model.name}|${i}`, sourceText(source)];
       if (model.repeats && i === model.positionals.length - 1)
@@ -81,7 +84,7 @@ _cronium() {
   if [[ -n $command ]]; then
     for word in "\${line[@]:at}"; do
       if [[ -n $expected ]]; then expected=''
-      elif [[ $word == --* ]]; then expected=\${_cronium_table["value|$command|$word"]:-}
+      elif [[ $word == -?* ]]; then expected=\${_cronium_table["value|$command|$word"]:-}
       else ((count++)); fi
     done
     if [[ -n $expected ]]; then source=$expected
@@ -155,7 +158,7 @@ _cronium() {
     for word in "\${(@)line[at+1,-1]}"; do
       key="value|$command|$word"
       if [[ -n $expected ]]; then expected=''
-      elif [[ $word == --* ]]; then expected=\${_cronium_table[$key]}
+      elif [[ $word == -?* ]]; then expected=\${_cronium_table[$key]}
       else (( count += 1 )); fi
     done
     if [[ -n $expected ]]; then source=$expected
@@ -200,10 +203,18 @@ function fish(models: readonly CommandModel[]): string {
   }
   for (const model of models) {
     const { name, options, positionals, repeats } = model;
-    for (const { name: option, value } of options)
-      add(`__cronium_in ${name}`, `-l ${option} ${value === undefined ? '' : fishValue(value)}`);
-    const takesValue = options.filter(({ value }) => value !== undefined);
-    const values = takesValue.map((option) => `--${option.name}`).join(' ');
+    for (const { name: option, short, value } of options) {
+      const letter = short === undefined ? '' : `-s ${short} `;
+      const takes = value === undefined ? '' : fishValue(value);
+      add(`__cronium_in ${name}`, `-l ${option} ${letter}${takes}`.trim());
+    }
+    const values = options
+      .filter(({ value }) => value !== undefined)
+      .flatMap(({ name: long, short }) => [
+        `--${long}`,
+        ...(short === undefined ? [] : [`-${short}`]),
+      ])
+      .join(' ');
     for (const [i, source] of positionals.entries()) {
       if (source.kind === 'none') continue;
       const count = repeats && i === positionals.length - 1 ? `${i}-` : `${i}`;
@@ -233,7 +244,7 @@ function __cronium_at -a wanted words
     for word in $line[(math 2 + $words)..]
         if test $skip -eq 1
             set skip 0
-        else if string match -q -- '--*' $word
+        else if string match -q -- '-?*' $word
             contains -- $word $argv[3..]; and set skip 1
         else
             set seen (math $seen + 1)

@@ -12,11 +12,11 @@ export const CLASS_OF: Readonly<Record<keyof ServerOperations, OperationClass>> 
   'server.status': 'read',
   'execution.create': 'admin',
   'execution.open': 'admin',
-  'execution.finish': 'admin',
+  'execution.finish': 'write',
   'execution.get': 'read',
   'execution.list': 'read',
   'execution.cancel': 'admin',
-  'token.renew': 'admin',
+  'token.renew': 'write',
   'token.mint': 'admin',
   'token.list': 'read',
   'token.revoke': 'admin',
@@ -79,19 +79,19 @@ export type Rates = { readonly [L in Limited]: { readonly [C in OperationClass]:
  */
 export const RATES: Rates = {
   // A script that writes 2,000 values at once, or 200 a second all day, is legitimate; five times the latter is a loop.
-  // Of the admin class an execution only has its beginning, its end, and the renewal of its token every few minutes.
+  // Of the admin class an execution only has the opening of its channel, after every lost connection.
   execution: {
     read: { burst: 20_000, perSecond: 4_000 },
     write: { burst: 5_000, perSecond: 1_000 },
     admin: { burst: 100, perSecond: 10 },
   },
-  // Four or five of the busiest executions together.
+  // Four or five of the busiest executions together. Admin: all channels that a namespace may have, opened again at once.
   namespace: {
     read: { burst: 80_000, perSecond: 20_000 },
     write: { burst: 20_000, perSecond: 5_000 },
-    admin: { burst: 2_000, perSecond: 200 },
+    admin: { burst: 5_000, perSecond: 500 },
   },
-  // Four such namespaces on one host. Admin: a thousand executions started at once, each created, opened and ended.
+  // Four such namespaces on one host. Admin: all channels that a connection may have, opened again at once.
   peer: {
     read: { burst: 320_000, perSecond: 80_000 },
     write: { burst: 80_000, perSecond: 20_000 },

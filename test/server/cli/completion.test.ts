@@ -184,9 +184,11 @@ async function listening(server: Server): Promise<Server> {
 const EXAMPLE: Command = command({
   name: 'cert issue',
   summary: 'Issue one',
-  usage: 'cronium cert issue ROLE NAME... [--days N] [--out DIR] [--level LEVEL] [--json]',
+  usage:
+    'cronium cert issue ROLE NAME... [-n COUNT] (--days N | --out DIR) [--level LEVEL] [--json]',
   help: '',
   options: {
+    count: { type: 'string', short: 'n' },
     days: { type: 'string' },
     out: { type: 'string' },
     level: { type: 'string' },
@@ -201,6 +203,9 @@ void t.test('a command declares the words that its usage does not show', async (
   const at = (...words: string[]) => placeOf(models, ['cert', 'issue', ...words])?.source;
   t.same(at(), { kind: 'words', words: ['host', 'operator'] });
   t.same(at('--days', '3'), { kind: 'words', words: ['host', 'operator'] });
+  t.same(at('-n', '3'), { kind: 'words', words: ['host', 'operator'] });
+  t.same(at('-n'), { kind: 'none' });
+  t.same(at('-'), { kind: 'none' });
   t.same(at('--json', '--level'), { kind: 'words', words: ['high', 'low'] });
   t.same(at('--out'), { kind: 'file' });
   t.same(at('host'), { kind: 'none' });

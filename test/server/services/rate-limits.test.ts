@@ -1,5 +1,8 @@
+import { readFileSync } from 'node:fs';
 import t, { type Test } from 'tap';
 import { BridgeError } from '#bridge/wire/errors.js';
+import { QUOTA_CEILINGS } from '#bridge/wire/protocol/quotas.js';
+import { QUOTA_DEFAULTS } from '#server/services/quotas.js';
 import {
   CLASS_OF,
   costOf,
@@ -200,6 +203,23 @@ void t.test('reads have four times the room of writes, for everybody', async (t)
     t.equal(RATES[limited].read.perSecond, 4 * RATES[limited].write.perSecond);
   }
   t.equal(CLASS_OF['variables.commit'], 'write');
+});
+
+void t.test('docs/operations.md has the numbers of the code', async (t) => {
+  const docs = readFileSync(new URL('../../../../docs/operations.md', import.meta.url), 'utf8');
+  const number = (n: number) => n.toLocaleString('en-US');
+  for (const limited of LIMITED) {
+    const cells = OPERATION_CLASSES.map((kind) => {
+      const { burst, perSecond } = RATES[limited][kind];
+      return `${number(burst)}, ${number(perSecond)}`;
+    });
+    const row = `| ${[limited, ...cells, number(IN_FLIGHT[limited])].join(' | ')} |`;
+    t.ok(docs.includes(row), row);
+  }
+  for (const kind of ['variables', 'executions', 'connections'] as const) {
+    const row = `| ${kind} | ${number(QUOTA_DEFAULTS[kind])} | ${number(QUOTA_CEILINGS[kind])} |`;
+    t.ok(docs.includes(row), row);
+  }
 });
 
 randomTest(
