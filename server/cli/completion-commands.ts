@@ -1,5 +1,4 @@
-import { Connection, ControlConnection } from '#bridge/client/connection.js';
-import { CONTROL_OPERATIONS } from '#bridge/wire/control.js';
+import { Connection } from '#bridge/client/connection.js';
 import { Installation, SOFTWARE } from '#server/admin/installation.js';
 import { State } from '#server/admin/state.js';
 import { atMost, type Command, command, type Io, Misuse } from './command.js';
@@ -12,6 +11,7 @@ const ANSWER_MS = 300;
 
 /** More than that nobody reads, and a shell takes long to show them. */
 const CANDIDATES_MAX = 1000;
+const EXECUTIONS = 100;
 
 /** `all`: every command of the program, these included. */
 export const completionCommands = (all: () => readonly Command[]): readonly Command[] => [
@@ -75,17 +75,17 @@ async function candidates(
   if (source.kind === 'words') return source.words;
   if (source.kind !== 'key' && source.kind !== 'execution') return [];
   const state = State.of(values.get('state'), io.env);
+  const address = state.settings().listen;
+  const tls = new Installation(state).tls('operator');
+  using server = await Connection.open({ address, tls, software: SOFTWARE, signal });
   if (source.kind === 'key') {
     const namespace = namespaceOf({ user: values.get('user'), org: values.get('org') });
-    const address = state.settings().listen;
-    const tls = new Installation(state).tls('operator');
-    using server = await Connection.open({ address, tls, software: SOFTWARE, signal });
-    const { variables } = await server.call('variable.list', { namespace }, { signal });
+    const wanted = { namespace, prefix: typed };
+    const { variables } = await server.call('variable.list', wanted, { signal });
     return variables.map(({ key }) => key);
   }
-  // Those that run here: the ones somebody wants to look at. After `NAME=` too, as --input-from takes it.
-  using mountd = await ControlConnection.open(state.path('run', 'mountd.sock'), CONTROL_OPERATIONS);
-  const { executions } = await mountd.call('status', {}, { signal });
+  // The newest are those that somebody wants to look at. After `NAME=` too, as --input-from takes it.
+  const { executions } = await server.call('execution.list', { limit: EXECUTIONS }, { signal });
   const before = typed.slice(0, typed.lastIndexOf('=') + 1);
   return executions.map(({ executionId }) => before + executionId);
 }

@@ -130,11 +130,9 @@ export const quotaCommands = (connect: ConnectQuotas): readonly Command[] => [
   }),
 ];
 
-export const QUOTA_COMMANDS = quotaCommands(async (state, io) => {
-  const connection = await new Installation(State.of(state, io.env)).operator();
-  // The rows of QUOTA_OPERATIONS are the server's, but not yet in the table that types a connection.
-  return connection as unknown as QuotaConnection;
-});
+export const QUOTA_COMMANDS = quotaCommands(
+  async (state, io) => await new Installation(State.of(state, io.env)).operator(),
+);
 
 function limitArgument(kind: QuotaKind, text: string): number {
   const option = `--${kind}`;

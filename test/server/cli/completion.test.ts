@@ -1,16 +1,11 @@
 import { spawn } from 'node:child_process';
-import { randomUUID } from 'node:crypto';
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:http';
-import { type AddressInfo, createServer as createTcpServer, type Server } from 'node:net';
+import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { type AddressInfo, createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
-import { WebSocketServer } from 'ws';
-import { servePeer } from '#bridge/client/connection.js';
-import { CONTROL_OPERATIONS, type MountdStatus } from '#bridge/wire/control.js';
-import { ExecutionId, VariableKey } from '#bridge/wire/names.js';
+import { VariableKey } from '#bridge/wire/names.js';
 import { type Command, command } from '#server/cli/command.js';
 import { modelsOf, placeOf } from '#server/cli/completion-model.js';
 import { completionScript, SHELLS } from '#server/cli/completion-scripts.js';
@@ -28,7 +23,6 @@ function stateAt(t: Test, port: number, pki?: string): string {
     JSON.stringify({ listen: { host: '127.0.0.1', port } }),
   );
   if (pki !== undefined) symlinkSync(pki, join(state, 'pki'));
-  mkdirSync(join(state, 'run'));
   return state;
 }
 
@@ -77,7 +71,7 @@ async function offers(t: Test, cases: readonly Case[], state = '/nonexistent'): 
 
 void t.test('bash completes commands, options and their words', async (t) => {
   await offers(t, [
-    ['', 'up down status run var exec quota completion'],
+    ['', 'up down status run var exec audit cert token quota completion'],
     ['st', 'status'],
     ['quota ', 'show set list'],
     ['var po', 'policy'],
@@ -102,7 +96,7 @@ void t.test('bash completes the keys of the user or organisation on the line', a
     await server.variables.edit(
       namespace,
       { set: keys.map((key) => [VariableKey.parse(key), '1'] as const), delete: [] },
-      'operator:test',
+      { by: 'operator:test' },
     );
   await set({ user: 'default' }, 'city', 'country', 'two words', 'a:b', 'other');
   await set({ org: 'acme' }, 'cargo');
@@ -122,27 +116,10 @@ void t.test('bash completes the keys of the user or organisation on the line', a
   );
 });
 
-void t.test('bash completes the ids of executions that run', async (t) => {
-  const state = stateAt(t, 1);
-  const executionId = ExecutionId.parse(randomUUID());
-  const http = createServer();
-  const sockets = new WebSocketServer({ server: http });
-  sockets.on('connection', (ws) => {
-    void servePeer(ws, CONTROL_OPERATIONS, () => ({
-      run: async () => await Promise.reject(new Error('not here')),
-      status: async (): Promise<MountdStatus> => ({
-        software: 'test',
-        pid: 1,
-        startedAt: 0,
-        mount: '/mnt',
-        driver: 'kernel',
-        link: { connected: true, since: 0 },
-        executions: [{ executionId, runtime: 'bash', startedAt: 0, script: 'a.sh' }],
-      }),
-    }));
-  });
-  await new Promise<void>((resolve) => http.listen(join(state, 'run/mountd.sock'), resolve));
-  t.teardown(() => http.close());
+void t.test('bash completes the ids of executions', async (t) => {
+  await using server = await InProcessServer.start();
+  const state = stateAt(t, server.address.port, server.directory);
+  const executionId = await server.executions.create(EXECUTION, 'test-host');
   await offers(
     t,
     [
@@ -166,7 +143,7 @@ void t.test(
       return Date.now() - started;
     };
     await using server = await InProcessServer.start();
-    const silent = await listening(createTcpServer());
+    const silent = await listening(createServer());
     t.teardown(() => silent.close());
     const { port } = silent.address() as AddressInfo;
     await asks('/nonexistent');
@@ -180,6 +157,27 @@ async function listening(server: Server): Promise<Server> {
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   return server;
 }
+
+const EXECUTION = {
+  user: 'ada',
+  variablesOf: { user: 'ada' },
+  runtime: 'bash',
+  timeoutMs: 1000,
+  event: {
+    id: 1,
+    name: 'test',
+    description: null,
+    type: 'BASH',
+    runLocation: 'local',
+    createdAt: '',
+    updatedAt: '',
+    userId: 1,
+    server: null,
+    successCount: 0,
+    failureCount: 0,
+    lastRunAt: null,
+  },
+};
 
 const EXAMPLE: Command = command({
   name: 'cert issue',
