@@ -1,8 +1,8 @@
 import { BridgeError } from '#bridge/wire/errors.js';
 
 /**
- * Calls that run at once. Two groups of the store: one that is being synced and one that gathers meanwhile. More would
- * wait inside the store, in order of arrival, where one tenant's thousands stand before another's first.
+ * Calls that run at once. Fewer than one group of the store holds: whatever runs is in the group being synced or in the next.
+ * More would wait inside the store, in order of arrival, where one tenant's thousands stand before another's first.
  */
 const RUNNING_MAX = 512;
 

@@ -105,7 +105,7 @@ export type InFlight = { readonly [L in Limited]: number };
 export const IN_FLIGHT: InFlight = {
   // As many processes of one script as could all be in a call at once.
   execution: 256,
-  // Eight of those. More would only wait: a group of commits holds a few hundred.
+  // Eight of those. More would only wait: the fair queue runs a few hundred at once.
   namespace: 2_048,
   // Two more namespaces at their limit still leave room for the others of the host; below PENDING_CALLS_MAX of its link.
   peer: 8_192,
