@@ -12,6 +12,9 @@ import { completionScript, SHELLS } from '#server/cli/completion-scripts.js';
 import { InProcessServer } from '#test/support/in-process-server.js';
 import { eventually, finished } from '#test/support/installation.js';
 
+// Each question starts a process, on a machine that may have other things to do.
+t.setTimeout(120_000);
+
 const CRONIUM = fileURLToPath(new URL('../../../../bin/cronium', import.meta.url));
 
 /** A state directory whose server is at `port`, with the certificates that lie in `pki`. */
@@ -57,22 +60,23 @@ const wordsOf = (text: string) => text.split(' ').map((word) => word.replaceAll(
 
 /** A machine that is busy may not answer in time: then nothing is offered, and Tab is pressed again. */
 async function offers(t: Test, cases: readonly Case[], state = '/nonexistent'): Promise<void> {
-  let found: string[][] = [];
+  let left: readonly Case[] = cases;
   await eventually('something is offered', async () => {
-    found = await tabs(
-      cases.map(([line]) => wordsOf(line)),
-      state,
-    );
-    return cases.every(([, offered], i) => offered === '' || found[i]?.length !== 0);
+    const asked = left;
+    const lines = asked.map(([line]) => wordsOf(line));
+    const found = await tabs(lines, state);
+    left = asked.filter(([, offered], i) => offered !== '' && found[i]?.length === 0);
+    for (const [i, one] of asked.entries()) {
+      const [line, offered] = one;
+      if (!left.includes(one)) t.same(found[i], offered === '' ? [] : wordsOf(offered), line);
+    }
+    return left.length === 0;
   });
-  for (const [i, [line, offered]] of cases.entries())
-    t.same(found[i], offered === '' ? [] : wordsOf(offered), line);
 }
 
 void t.test('bash completes commands, options and their words', async (t) => {
   await offers(t, [
-    ['', 'up down status run var exec audit cert token quota completion'],
-    ['st', 'status'],
+    ['sta', 'status'],
     ['quota ', 'show set list'],
     ['var po', 'policy'],
     ['run --com', '--commit --compat'],
@@ -85,7 +89,9 @@ void t.test('bash completes commands, options and their words', async (t) => {
     ['completion ', 'bash zsh fish'],
     ['nothing ', ''],
   ]);
-  const [hidden] = await tabs([['__comp']], '/nonexistent');
+  const [first = [], hidden] = await tabs([[''], ['__comp']], '/nonexistent');
+  for (const word of ['up', 'run', 'var', 'quota'])
+    t.equal(first.filter((one) => one === word).length, 1, `${word} is offered once`);
   t.same(hidden, [], 'what is for programs is not offered');
 });
 
