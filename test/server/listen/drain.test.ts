@@ -10,7 +10,14 @@ import type { EventDocument } from '#bridge/wire/protocol.js';
 import { InProcessServer } from '#test/support/in-process-server.js';
 import { randomTest } from '#test/support/random.js';
 
-const STATUS = { software: 'test', startedAt: 0, connections: 0, channels: 0, storeVersion: 0 };
+const STATUS = {
+  software: 'test',
+  startedAt: 0,
+  connections: 0,
+  channels: 0,
+  storeVersion: 0,
+  problems: [],
+};
 
 const open = async (server: InProcessServer) =>
   await Connection.open({ address: server.address, tls: server.tls('host'), software: 'test' });

@@ -90,7 +90,14 @@ const MEGABYTE = 1024 * 1024;
 const LARGE = {
   variables: [{ key: 'large', text: 'x'.repeat(MEGABYTE), version: 1, order: 1, updatedAt: 0 }],
 };
-const STATUS = { software: 'test', startedAt: 0, connections: 0, channels: 0, storeVersion: 0 };
+const STATUS = {
+  software: 'test',
+  startedAt: 0,
+  connections: 0,
+  channels: 0,
+  storeVersion: 0,
+  problems: [],
+};
 const serve = async (op: string): Promise<unknown> => (op === 'variable.list' ? LARGE : STATUS);
 
 void t.test('who does not read is cut off, and others do not notice', async (t) => {
