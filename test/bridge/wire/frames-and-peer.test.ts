@@ -694,13 +694,13 @@ void t.test(
     );
     const call = pack([0, 1, 'echo', 0, 60_000, { text: '' }]);
     for (let i = 0; i < PENDING_CALLS_MAX + 2; i++) server.receive(call);
-    await sleep(5);
+    await sleep(100);
     t.strictSame(codes, ['rate_limited', 'rate_limited']);
     for (const go of release) go();
-    await sleep(5);
+    await sleep(100);
     t.equal(codes.length, PENDING_CALLS_MAX + 2);
     server.receive(call);
-    await sleep(5);
+    await sleep(100);
     t.equal(release.length, PENDING_CALLS_MAX + 1, 'the next one is served');
     server.close(new BridgeError('unavailable', 'over'));
   },
