@@ -30,15 +30,6 @@ async function serve(): Promise<number> {
     // The supervisor is gone, and with it whoever would have unmounted after us.
     process.once('disconnect', () => resolve(1));
   });
-  const { address, tls } = {
-    address: config.server,
-    tls: {
-      ca: readFileSync(config.tls.ca, 'utf8'),
-      cert: readFileSync(config.tls.cert, 'utf8'),
-      key: readFileSync(config.tls.key, 'utf8'),
-      certPath: config.tls.cert,
-    },
-  };
   writeFileSync(config.hostsFile, '127.0.0.1 localhost\n::1 localhost\n');
   chmodSync(config.hostsFile, 0o644); // scripts read it
   const containers = new Containers(config.dockerSocket, config.instance);
@@ -47,7 +38,19 @@ async function serve(): Promise<number> {
     (error: unknown) =>
       log.warn({ reason: asBridgeError(error).message }, 'Docker is not there yet'),
   );
-  await using link = new Link({ address, tls, software: config.software });
+  await using link = new Link({
+    address: config.server,
+    software: config.software,
+    // Read at every connection: after `cronium cert rotate host` the next one uses the new certificate.
+    get tls() {
+      return {
+        ca: readFileSync(config.tls.ca, 'utf8'),
+        cert: readFileSync(config.tls.cert, 'utf8'),
+        key: readFileSync(config.tls.key, 'utf8'),
+        certPath: config.tls.cert,
+      };
+    },
+  });
   await using mount = await MountHost.open({
     ...(config.driver === 'kernel'
       ? { driver: config.driver, fuseFd: FUSE_FD }

@@ -1,10 +1,10 @@
+import type { Connection } from '#bridge/client/connection.js';
 import { asBridgeError } from '#bridge/wire/errors.js';
 import { REASON_LENGTH_MAX, type Revocation } from '#bridge/wire/protocol/credentials.js';
 import { Installation } from '#server/admin/installation.js';
 import { CERTIFICATE_DAYS_MAX, type ListedCertificate, type Rotated } from '#server/admin/pki.js';
 import { OWN_CERTIFICATES, State } from '#server/admin/state.js';
 import { atMost, COMMON, command, type Io, Misuse } from './command.js';
-import { credentialCalls } from './credential-calls.js';
 import { fingerprintOf, thumbprintOfFingerprint } from './fingerprints.js';
 import { oneOf } from './values.js';
 
@@ -118,7 +118,7 @@ const certificateRotate = command({
     const target = installation(values.state, io);
     const isServerUp = target.server.pid !== undefined;
     // Before anything changes: what cannot be reached now could not be told afterwards.
-    using server = isServerUp ? credentialCalls(await target.operator()) : undefined;
+    using server = isServerUp ? await target.operator() : undefined;
     const rotated = await target.pki.rotate(which === 'all' ? OWN_CERTIFICATES : [which]);
     if (server !== undefined) await tell(server, rotated);
     if (values.json)
@@ -163,7 +163,7 @@ const certificateRevoke = command({
     const reason = reasonArgument(values.reason);
     const target = installation(values.state, io);
     target.state.settings();
-    using server = credentialCalls(await target.operator());
+    using server = await target.operator();
     const { revocations } = await server.call('cert.revoked', {});
     const certificates = target.pki.list();
     const thumbprint = chosen(argument, certificates, revocations);
@@ -212,10 +212,7 @@ export function reasonArgument(reason: string): string {
 }
 
 /** The server hears of what it has to know: its own new certificate, and whose executions the new host certificate takes over. */
-async function tell(
-  server: ReturnType<typeof credentialCalls>,
-  rotated: readonly Rotated[],
-): Promise<void> {
+async function tell(server: Connection, rotated: readonly Rotated[]): Promise<void> {
   for (const { of, certificate, previous } of rotated)
     if (of === 'host' && previous !== undefined)
       await server.call('cert.succeed', {
@@ -226,7 +223,7 @@ async function tell(
 }
 
 async function revokedCertificates(target: Installation): Promise<readonly Revocation[]> {
-  using server = credentialCalls(await target.operator());
+  using server = await target.operator();
   return (await server.call('cert.revoked', {})).revocations;
 }
 

@@ -14,7 +14,6 @@ import { readCertificate } from '#server/admin/issued-certificates.js';
 import { State } from '#server/admin/state.js';
 import { reasonArgument } from './certificate-commands.js';
 import { atMost, COMMON, command, type Io, Misuse } from './command.js';
-import { credentialCalls } from './credential-calls.js';
 import { fingerprintOf } from './fingerprints.js';
 import { duration, oneOf } from './values.js';
 
@@ -63,7 +62,7 @@ const tokenMint = command({
       throw new Misuse(
         `--host-cert ${file} is for the role "${role}"; the certificate of a host is needed`,
       );
-    using server = credentialCalls(await installation(values.state, io).operator());
+    using server = await installation(values.state, io).operator();
     const minted = await server.call('token.mint', {
       executionId,
       thumbprint,
@@ -95,7 +94,7 @@ const tokenList = command({
   options: COMMON,
   async run({ positionals, values }, io) {
     atMost(positionals, 0);
-    using server = credentialCalls(await installation(values.state, io).operator());
+    using server = await installation(values.state, io).operator();
     const { tokens } = await server.call('token.list', {});
     if (values.json)
       io.out(
@@ -128,7 +127,7 @@ const tokenRevoke = command({
     if (!ExecutionId.safeParse(given).success)
       throw new Misuse(`${JSON.stringify(given)} is the id of neither a token nor an execution`);
     const reason = reasonArgument(values.reason);
-    using server = credentialCalls(await installation(values.state, io).operator());
+    using server = await installation(values.state, io).operator();
     const revoked = await server.call('token.revoke', { id: given, reason });
     const { id, by, revokedAt, isKnown } = revoked;
     if (values.json)
@@ -156,8 +155,7 @@ const tokenRotateKey = command({
   async run({ positionals, values }, io) {
     atMost(positionals, 0);
     const target = installation(values.state, io);
-    using server =
-      target.server.pid === undefined ? undefined : credentialCalls(await target.operator());
+    using server = target.server.pid === undefined ? undefined : await target.operator();
     await target.pki.rotateSigningKey();
     const signingKey = (await server?.call('server.reload', {}))?.signingKey ?? null;
     if (values.json) io.out(`${JSON.stringify({ signingKey })}\n`);

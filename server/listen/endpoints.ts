@@ -14,7 +14,7 @@ export interface Endpoints {
   readonly health: () => Health;
   readonly metrics: () => Promise<MetricsText>;
   /** @throws BridgeError `denied` for a certificate that is missing or not good */
-  readonly identify: (request: IncomingMessage) => Promise<Identity>;
+  readonly identify: (request: IncomingMessage) => Identity;
 }
 
 /** Figures tell of every tenant's work, so a host may not read them. */
@@ -48,7 +48,7 @@ export async function answerHttp(
   }
   let identity: Identity;
   try {
-    identity = await endpoints.identify(request);
+    identity = endpoints.identify(request);
   } catch (error) {
     text(response, refusalStatus(asBridgeError(error)), asBridgeError(error).message);
     return;

@@ -12,6 +12,7 @@ import { CLOSE_MS, MESSAGE_BYTES_MAX } from '#bridge/wire/limits.js';
 import type { Identity } from '#server/auth/identity.js';
 import { answerHttp, type Health, type MetricsText, refusalStatus, text } from './endpoints.js';
 import { peerIdentity } from './peer-identity.js';
+import { type RefusedPeer, refusedPeer } from './refused-peer.js';
 import { clearSocketPath } from './socket-path.js';
 
 /** A peer that answers no ping within two periods is gone: a laptop lid, a cut cable, a stopped process. */
@@ -75,7 +76,9 @@ export interface ListenOptions {
   readonly tls: ServerTls;
   readonly log: Logger;
   /** Whether a certificate that is good in itself is welcome here. @throws BridgeError `denied`, in words the peer is told */
-  readonly admit?: (identity: Identity) => Promise<void> | void;
+  readonly admit?: (identity: Identity) => void;
+  /** Hears of every peer that was not let in, and what is known of it. */
+  readonly refused?: (reason: BridgeError, peer: RefusedPeer) => void;
   readonly connect: (identity: Identity, send: (bytes: Uint8Array) => void) => Connection;
   readonly health: () => Health;
   readonly metrics: () => Promise<MetricsText>;
@@ -222,12 +225,12 @@ export class Listener implements AsyncDisposable {
       this.#raw.add(socket);
       socket.once('close', () => this.#raw.delete(socket));
     });
-    server.on('upgrade', (request, socket, head) => void this.#upgrade(request, socket, head));
+    server.on('upgrade', (request, socket, head) => this.#upgrade(request, socket, head));
     server.on('request', (request, response) => {
       const endpoints = {
         health: () => (this.#draining ? 'draining' : this.#options.health()),
         metrics: this.#options.metrics,
-        identify: async ({ socket }: IncomingMessage) => await this.#identify(socket),
+        identify: ({ socket }: IncomingMessage) => this.#identify(socket),
       };
       answerHttp(endpoints, request, response).catch((error: unknown) => {
         this.#log.error({ err: error }, 'request failed');
@@ -260,17 +263,18 @@ export class Listener implements AsyncDisposable {
     } as const;
   }
 
-  async #identify(socket: Duplex): Promise<Identity> {
+  #identify(socket: Duplex): Identity {
     const identity = peerIdentity(socket);
-    await this.#options.admit?.(identity);
+    // Here, and not in the handshake: a resumed TLS session would bring its certificate past that.
+    this.#options.admit?.(identity);
     return identity;
   }
 
-  async #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
+  #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     // Node has let go of it: without anybody who listens, a reset would end the process.
     socket.on('error', () => {});
     try {
-      const identity = await this.#identify(socket);
+      const identity = this.#identify(socket);
       if (this.#draining) throw shuttingDown();
       const { connectionsMax } = this.#limits;
       if (this.#open.size >= connectionsMax)
@@ -319,6 +323,7 @@ export class Listener implements AsyncDisposable {
   }
 
   #refuse(socket: Duplex, error: BridgeError): void {
+    this.#options.refused?.(error, refusedPeer(socket, this.#tls.ca));
     this.#log.info({ reason: error.message }, 'connection refused');
     const status = refusalStatus(error);
     const seconds = Math.ceil((error.retryAfterMs ?? 0) / 1000);

@@ -18,6 +18,8 @@ interface Open extends Channel {
 export class Channels {
   readonly #open = new Map<number, Open>();
   readonly #changed: (by: 1 | -1, grant: Grant) => void;
+  /** As many as operators revoke on one connection. */
+  readonly #revoked = new Set<number>();
   #nextId = 1;
 
   /** `changed` hears of each that is opened and each that is closed. */
@@ -51,7 +53,11 @@ export class Channels {
   /** @throws BridgeError `denied` for a channel of nobody, `token_expired` when it was not renewed in time. */
   get(id: number, now: number): Channel {
     const channel = this.#open.get(id);
-    if (channel === undefined) throw new BridgeError('denied', `channel ${id} is not open here`);
+    if (channel === undefined)
+      throw new BridgeError(
+        'denied',
+        this.#revoked.has(id) ? 'the token was revoked' : `channel ${id} is not open here`,
+      );
     const { grant } = channel;
     if (now > grant.expiresAt)
       throw new BridgeError(
@@ -67,6 +73,12 @@ export class Channels {
     this.#open.delete(id);
     channel.stop();
     this.#changed(-1, channel.grant);
+  }
+
+  /** Closes those whose token was revoked; whoever calls on them hears so. Returns how many there were. */
+  closeRevoked(isRevoked: (grant: Grant) => boolean): number {
+    for (const { id, grant } of this.#open.values()) if (isRevoked(grant)) this.#revoked.add(id);
+    return this.closeAll(isRevoked);
   }
 
   /** Those whose grant `isOver`; all of them without it. Returns how many there were. */

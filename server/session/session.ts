@@ -72,7 +72,7 @@ export class Session {
     );
     const { revocations } = services;
     this.#unwatchRevocations = revocations.onRevoked(() => {
-      const count = this.#channels.closeAll((grant) => revocations.isTokenRevoked(grant));
+      const count = this.#channels.closeRevoked((grant) => revocations.isTokenRevoked(grant));
       if (count > 0) this.#log.info({ count }, 'channels closed: token revoked');
     });
     this.#handle = this.#handlers();

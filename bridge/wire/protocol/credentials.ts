@@ -99,7 +99,7 @@ export const CREDENTIAL_OPERATIONS = {
   },
   /** Certificates and tokens, the oldest first. */
   'cert.revoked': {
-    caller: 'operator',
+    caller: 'auditor',
     params: Nothing,
     result: z.strictObject({ revocations: z.array(Revocation) }),
   },
@@ -129,7 +129,7 @@ export const CREDENTIAL_OPERATIONS = {
   },
   /** Tokens that were handed out and have not expired; what was renewed over a channel is not listed. */
   'token.list': {
-    caller: 'operator',
+    caller: 'auditor',
     params: Nothing,
     result: z.strictObject({
       tokens: z.array(z.strictObject({ ...TokenRecord.shape, isRevoked: z.boolean() })),
