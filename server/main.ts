@@ -99,6 +99,7 @@ async function serve(): Promise<void> {
     health: () => (problems.length === 0 ? 'ok' : 'read-only'),
     metrics: async () => await metrics.scrape(),
     admit: (identity) => runtime.admit(identity),
+    refused: (reason, peer) => runtime.refused(reason, peer),
     connect: (identity, send) => runtime.connect(identity, send),
   });
   runtime.services.variables.cache.looked = (hit) => metrics.looked('variables', hit);

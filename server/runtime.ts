@@ -8,6 +8,7 @@ import { Revocations } from './auth/revocations.js';
 import { Successions } from './auth/successions.js';
 import { TokenRecords } from './auth/token-records.js';
 import type { Tokens } from './auth/tokens.js';
+import type { RefusedPeer } from './listen/refused-peer.js';
 import { noteOf } from './services/audit/note.js';
 import { Audit } from './services/audit.js';
 import { Executions } from './services/executions.js';
@@ -15,7 +16,7 @@ import { FairQueue } from './services/fair-queue.js';
 import type { Maintenance } from './services/maintenance.js';
 import { MergePolicies } from './services/merge-policies.js';
 import { Quotas } from './services/quotas.js';
-import { RateLimits, type RateSettings } from './services/rate-limits.js';
+import { type Rate, RateLimits, type RateSettings } from './services/rate-limits.js';
 import { Sharing } from './services/sharing.js';
 import { Variables } from './services/variables.js';
 import { type Services, Session } from './session/session.js';
@@ -26,6 +27,12 @@ const REVOKED = new BridgeError('denied', 'the client certificate was revoked');
 
 /** Expired variables are gone from every list at once, and from the store and the running executions by this. */
 const SWEEP_EVERY_MS = 1000;
+
+/**
+ * Refused connections that are on record one by one: all of a fleet whose certificates have expired, but whoever connects
+ * again and again without one must not fill the disk. Those left out are counted.
+ */
+const REFUSALS: Rate = { burst: 200, perSecond: 1 };
 
 export interface RuntimeOptions {
   readonly tokens: Tokens;
@@ -49,6 +56,9 @@ export class Runtime implements AsyncDisposable {
   readonly #sweeper: NodeJS.Timeout | undefined;
   #sweeping: Promise<unknown> | undefined;
   readonly #disposables: readonly Disposable[];
+  readonly #refusals = new RateLimits({ rates: { peer: { admin: REFUSALS } } });
+  /** Refused connections that are not on record yet. */
+  #uncounted = 0;
 
   private constructor(
     services: Services,
@@ -149,13 +159,6 @@ export class Runtime implements AsyncDisposable {
     if (this.services.revocations.isRevoked(thumbprint)) throw REVOKED;
   }
 
-  /** Puts on record who was not let in, and why. */
-  refused(reason: BridgeError, peer: Partial<Identity>): void {
-    const { role = 'unknown', name = 'unknown', thumbprint = '' } = peer;
-    // Nobody waits for it; if the log cannot be written, the queue says so to those who do.
-    void this.#audit.failed(noteOf({ role, name, thumbprint }, 'connect'), reason)?.catch(() => {});
-  }
-
   /** Closes the connections of whom it is told; set by whoever has them. */
   disconnect: (isUnwelcome: (identity: Identity) => boolean, reason: BridgeError) => void =
     () => {};
@@ -167,6 +170,22 @@ export class Runtime implements AsyncDisposable {
     );
     this.#sessions.add(session);
     return session;
+  }
+
+  /** Puts on record that a connection was refused before it had a session: for the listener. */
+  refused(reason: BridgeError, peer: RefusedPeer): void {
+    try {
+      this.#refusals.take({ peer: 'refused' }, 'admin', 1, this.services.now());
+    } catch {
+      this.#uncounted++;
+      return;
+    }
+    const { role = 'nobody', name = 'unknown', thumbprint = '' } = peer;
+    const others = this.#uncounted === 0 ? '' : `; ${this.#uncounted} more were refused before`;
+    this.#uncounted = 0;
+    const error = new BridgeError(reason.code, `${reason.message}${others}`);
+    const note = noteOf({ role, name, thumbprint }, 'connect');
+    this.#audit.failed(note, error)?.catch(() => {}); // nobody waits for it; the log has it
   }
 
   /** After the listener has closed and before the store does. */

@@ -30,6 +30,8 @@ const Header = z.strictObject({
   kid: z.string(),
 });
 
+const Confirmation = z.object({ 'x5t#S256': z.string() });
+
 const Claims = z.object({
   sub: z
     .string()
@@ -44,7 +46,7 @@ const Claims = z.object({
   profile: Profile,
   mode: Mode,
   cap: Capabilities,
-  cnf: z.object({ 'x5t#S256': z.string() }),
+  cnf: Confirmation,
 });
 
 /** What a verified token lets its bearer do. */
@@ -154,6 +156,7 @@ export class Tokens {
    * @throws BridgeError `token_expired`, or `denied` for any other reason, without saying which part was wrong.
    */
   async verify(token: string, ...bearers: readonly string[]): Promise<Grant> {
+    if (!isCompact(token)) throw new BridgeError('denied', NOT_VALID);
     const { payload } = await jwtVerify(token, (header) => this.#keyOf(header), {
       algorithms: [ALGORITHM],
       typ: TYPE,
@@ -162,7 +165,8 @@ export class Tokens {
       clockTolerance: CLOCK_TOLERANCE_S,
       currentDate: new Date(this.#now()),
     }).catch((cause: unknown) => {
-      if (cause instanceof errors.JWTExpired)
+      // Its signature was good; still, only its own bearer is told.
+      if (cause instanceof errors.JWTExpired && isBoundTo(bearers, cause.payload['cnf']))
         throw new BridgeError('token_expired', 'the token has expired: ask for a new execution', {
           cause,
         });
@@ -171,8 +175,7 @@ export class Tokens {
     const claims = Claims.safeParse(payload);
     if (!claims.success) throw new BridgeError('denied', NOT_VALID);
     const { sub, jti, fam, ns, profile, mode, cap, exp, cnf } = claims.data;
-    if (!bearers.includes(cnf['x5t#S256']))
-      throw new BridgeError('denied', 'the token is bound to another host certificate');
+    if (!isBoundTo(bearers, cnf)) throw new BridgeError('denied', NOT_VALID);
     return {
       executionId: sub,
       namespace: ns,
@@ -192,5 +195,20 @@ export class Tokens {
     return key;
   }
 }
+
+/** A token is bound to a certificate (RFC 8705, 3.1): stolen, it says not even that it is genuine. */
+function isBoundTo(bearers: readonly string[], cnf: unknown): boolean {
+  const confirmation = Confirmation.safeParse(cnf);
+  return confirmation.success && bearers.includes(confirmation.data['x5t#S256']);
+}
+
+/**
+ * Three parts of base64url, each as an encoder writes it: decoders overlook white space and stray bits, and then one token has
+ * many spellings.
+ */
+const isCompact = (token: string): boolean =>
+  token.length <= TOKEN_LENGTH_MAX &&
+  token.split('.').length === 3 &&
+  token.split('.').every((part) => Buffer.from(part, 'base64url').toString('base64url') === part);
 
 const NOT_VALID = 'the token is not valid here';

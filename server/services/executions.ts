@@ -54,7 +54,8 @@ export class Executions {
     }
     const key = keyOf(place, 'record');
     const committed = await this.#store.commit({
-      checks: [{ key, version: 0 }],
+      // Ids are one for all namespaces: else whoever names another's would take its place.
+      checks: [key, placeKeyOf(executionId)].map((one) => ({ key: one, version: 0 })),
       ops: [
         { put: key, value: packRecord(record) },
         { put: placeKeyOf(executionId), value: packRecord({ namespace: place.namespace }) },

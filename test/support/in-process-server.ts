@@ -1,4 +1,4 @@
-import { generateKeyPairSync } from 'node:crypto';
+import { generateKeyPairSync, type KeyObject, X509Certificate } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -8,6 +8,7 @@ import { BridgeError } from '#bridge/wire/errors.js';
 import { Peer, type Serve } from '#bridge/wire/peer.js';
 import { PROTOCOL_VERSION, SERVER_OPERATIONS } from '#bridge/wire/protocol.js';
 import { Authority, type LeafRequest } from '#server/admin/certificates.js';
+import { thumbprintOf } from '#server/auth/identity.js';
 import { SigningKeys } from '#server/auth/signing-keys.js';
 import { Tokens } from '#server/auth/tokens.js';
 import type { Health } from '#server/listen/endpoints.js';
@@ -16,7 +17,8 @@ import { Metrics } from '#server/metrics.js';
 import { Runtime } from '#server/runtime.js';
 import type { RateSettings } from '#server/services/rate-limits.js';
 import type { Services } from '#server/session/session.js';
-import { LARGE_LIMITS } from '#server/store/large-values.js';
+import { LARGE_LIMITS, LargeValues } from '#server/store/large-values.js';
+import { LevelStore } from '#server/store/level-store.js';
 import { MemoryStore } from '#server/store/memory-store.js';
 import type { Store } from '#server/store/store.js';
 
@@ -24,8 +26,8 @@ export interface InProcessOptions {
   readonly tokenLifetimeMs?: number;
   readonly limits?: Partial<ListenLimits>;
   readonly rates?: RateSettings;
-  /** Opens what the server keeps its data in, at every start; it is closed with the server. Default: one in memory, which stays. */
-  readonly openStore?: (directory: string) => Promise<Store>;
+  /** `level`: LevelDB in the server's directory, closed by `pause` and opened by `resume`. Default: in memory, which stays. */
+  readonly store?: 'memory' | 'level';
   /** Answers every call but hello, instead of sessions over the services. */
   readonly serve?: Serve;
 }
@@ -41,6 +43,8 @@ export class InProcessServer implements AsyncDisposable {
   }));
   readonly log = pino({ level: 'silent' });
   readonly tokens: Tokens;
+  /** What `tokens` signs with: for tokens that the server would not make. */
+  readonly signingKey: KeyObject;
   health: Health = 'ok';
   /** Thumbprints that are not let in, besides those that were revoked. */
   readonly revoked = new Set<string>();
@@ -56,6 +60,7 @@ export class InProcessServer implements AsyncDisposable {
     this.directory = directory;
     this.#options = options;
     const { privateKey } = generateKeyPairSync('ed25519');
+    this.signingKey = privateKey;
     this.tokens = new Tokens(new SigningKeys(privateKey), Date.now, options.tokenLifetimeMs);
   }
 
@@ -79,9 +84,13 @@ export class InProcessServer implements AsyncDisposable {
   }
 
   /** As of the last `resume`: a server that starts reads what is stored. */
-  get services(): Services {
+  get runtime(): Runtime {
     if (this.#runtime === undefined) throw new Error('the server has not been started');
-    return this.#runtime.services;
+    return this.#runtime;
+  }
+
+  get services(): Services {
+    return this.runtime.services;
   }
 
   get variables(): Services['variables'] {
@@ -124,6 +133,11 @@ export class InProcessServer implements AsyncDisposable {
 
   get address(): { host: string; port: number } {
     return { host: '127.0.0.1', port: this.#port };
+  }
+
+  /** Of the authority that issues, for certificates that it would not issue. */
+  get authorityFiles(): { cert: string; key: string } {
+    return this.#files('ca');
   }
 
   get socketPath(): string {
@@ -173,13 +187,22 @@ export class InProcessServer implements AsyncDisposable {
   /** Listens, on the port it had before. */
   async resume(): Promise<void> {
     const { log, tokens } = this;
-    const { openStore, rates, limits, serve } = this.#options;
-    if (openStore !== undefined) this.#store = await openStore(this.directory);
+    const { store, rates, limits, serve } = this.#options;
+    if (store === 'level') this.#store = await this.#openLevel();
     const runtime = await Runtime.open(this.#store, {
       tokens,
       log,
       software: 'test',
       observe: this.metrics.observe,
+      reload: async () => {
+        this.reloadCertificate();
+        const certificate = new X509Certificate(this.tls('server').cert);
+        return {
+          thumbprint: thumbprintOf(certificate.raw),
+          notAfter: Date.parse(certificate.validTo),
+          signingKey: tokens.keyId,
+        };
+      },
       ...(rates && { rates }),
     });
     this.#runtime = runtime;
@@ -196,6 +219,7 @@ export class InProcessServer implements AsyncDisposable {
         if (this.revoked.has(identity.thumbprint)) throw REVOKED;
         runtime.admit(identity);
       },
+      refused: (reason, peer) => runtime.refused(reason, peer),
       connect: (identity, send) =>
         serve === undefined
           ? runtime.connect(identity, send)
@@ -207,7 +231,7 @@ export class InProcessServer implements AsyncDisposable {
     this.#stop = async () => {
       await listener[Symbol.asyncDispose]();
       await runtime[Symbol.asyncDispose]();
-      if (openStore !== undefined) await this.#store[Symbol.asyncDispose]();
+      if (store === 'level') await this.#store[Symbol.asyncDispose]();
     };
   }
 
@@ -222,6 +246,14 @@ export class InProcessServer implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.pause();
     rmSync(this.directory, { recursive: true, force: true });
+  }
+
+  /** As the server has it, but for the encryption. */
+  async #openLevel(): Promise<Store> {
+    const level = await LevelStore.open(join(this.directory, 'db'), {
+      integrityKey: () => Buffer.alloc(32, 7),
+    });
+    return await LargeValues.open(level, { exclusive: true });
   }
 
   #files(of: string): { cert: string; key: string } {
