@@ -1,5 +1,5 @@
 import { generateKeyPairSync, type KeyObject, X509Certificate } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pino } from 'pino';
@@ -15,10 +15,14 @@ import type { Health } from '#server/listen/endpoints.js';
 import { Listener, type ListenLimits, type ServerTls } from '#server/listen/listener.js';
 import { Metrics } from '#server/metrics.js';
 import { Runtime } from '#server/runtime.js';
+import { Maintenance } from '#server/services/maintenance.js';
 import type { RateSettings } from '#server/services/rate-limits.js';
 import type { Services } from '#server/session/session.js';
+import { EncryptedStore } from '#server/store/encrypted-store.js';
+import { Keyring } from '#server/store/keyring.js';
 import { LARGE_LIMITS, LargeValues } from '#server/store/large-values.js';
 import { LevelStore } from '#server/store/level-store.js';
+import { masterKeyFile } from '#server/store/master-key.js';
 import { MemoryStore } from '#server/store/memory-store.js';
 import type { Store } from '#server/store/store.js';
 
@@ -188,7 +192,8 @@ export class InProcessServer implements AsyncDisposable {
   async resume(): Promise<void> {
     const { log, tokens } = this;
     const { store, rates, limits, serve } = this.#options;
-    if (store === 'level') this.#store = await this.#openLevel();
+    const opened = store === 'level' ? await this.#openLevel() : undefined;
+    if (opened !== undefined) this.#store = opened.store;
     const runtime = await Runtime.open(this.#store, {
       tokens,
       log,
@@ -204,6 +209,7 @@ export class InProcessServer implements AsyncDisposable {
         };
       },
       ...(rates && { rates }),
+      ...(opened && { maintenance: opened.maintenance }),
     });
     this.#runtime = runtime;
     const listener = await Listener.open({
@@ -231,7 +237,8 @@ export class InProcessServer implements AsyncDisposable {
     this.#stop = async () => {
       await listener[Symbol.asyncDispose]();
       await runtime[Symbol.asyncDispose]();
-      if (store === 'level') await this.#store[Symbol.asyncDispose]();
+      await opened?.maintenance[Symbol.asyncDispose]();
+      await opened?.store[Symbol.asyncDispose]();
     };
   }
 
@@ -248,12 +255,19 @@ export class InProcessServer implements AsyncDisposable {
     rmSync(this.directory, { recursive: true, force: true });
   }
 
-  /** As the server has it, but for the encryption. */
-  async #openLevel(): Promise<Store> {
-    const level = await LevelStore.open(join(this.directory, 'db'), {
-      integrityKey: () => Buffer.alloc(32, 7),
-    });
-    return await LargeValues.open(level, { exclusive: true });
+  /** As the server has it: LevelDB, encrypted, with values of any size. */
+  async #openLevel(): Promise<{ store: Store; maintenance: Maintenance }> {
+    const directory = join(this.directory, 'db');
+    const keyringFile = join(this.directory, 'keyring.json');
+    const master = masterKeyFile(join(this.directory, 'master.key'));
+    const keyring = Keyring.open(
+      { keyring: keyringFile, master },
+      !existsSync(join(directory, 'CURRENT')),
+    );
+    const level = await LevelStore.open(directory, { integrityKey: () => keyring.integrityKey });
+    const encrypted = new EncryptedStore(level, keyring);
+    const store = await LargeValues.open(encrypted, { exclusive: true });
+    return { store, maintenance: new Maintenance({ level, encrypted, keyring, keyringFile }) };
   }
 
   #files(of: string): { cert: string; key: string } {

@@ -58,7 +58,7 @@ export class Bench implements AsyncDisposable {
 
   /** With history, which takes a second, `variable.restore` finds what it asks for. */
   static async open(t: Test, hasHistory = false): Promise<Bench> {
-    const server = await InProcessServer.start();
+    const server = await InProcessServer.start({ store: 'level' });
     const auditor = await server.issue({ name: 'test-auditor', role: 'auditor', file: 'auditor' });
     const keys = { text: 'city', number: 'count', array: 'list', kept: 'kept' };
     const values = { text: '"Oslo"', number: '1', array: '[]', kept: '"old"' };

@@ -1,11 +1,28 @@
-import type { Key, Store } from '#server/store/store.js';
+import type { Store } from '#server/store/store.js';
 
-/** Every record but those of the audit log, by its key as text: what a refused call must leave as it is. */
+/** All families but those of the audit log: what a refused call must leave as it is. */
+const FAMILIES = [
+  'exec',
+  'exec-open',
+  'exec-place',
+  'exec-time',
+  'expiry',
+  'hist',
+  'merged',
+  'policy',
+  'quota',
+  'revoked',
+  'share',
+  'succeeded',
+  'token',
+  'var',
+];
+
+/** Every record but those of the audit log, by its key as text. */
 export async function contentsOf(store: Store): Promise<Map<string, string>> {
   const contents = new Map<string, string>();
-  // No key is an empty one, but every key begins with it.
-  for await (const { key, value, version } of store.range([] as unknown as Key))
-    if (!key[0].startsWith('audit'))
+  for (const family of FAMILIES)
+    for await (const { key, value, version } of store.range([family]))
       contents.set(JSON.stringify(key), `${version} ${Buffer.from(value).toString('base64')}`);
   return contents;
 }
