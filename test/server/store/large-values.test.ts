@@ -632,6 +632,69 @@ for (const [name, options, isSealed] of [
     },
   );
 
+/** Takes its time as a database does: commits queue up, and a read sees the moment it is made, not the one it was asked for. */
+function slowly(inner: Store, random: Random): Store {
+  const pause = async () => {
+    for (let turns = random.int(4); turns > 0; turns--) await setImmediate();
+  };
+  let queue: Promise<unknown> = Promise.resolve();
+  return {
+    get version() {
+      return inner.version;
+    },
+    limits: inner.limits,
+    now: () => inner.now(),
+    get: async (key) => {
+      await pause();
+      return await inner.get(key);
+    },
+    getMany: async (keys) => {
+      await pause();
+      return await inner.getMany(keys);
+    },
+    range: (prefix, options) => inner.range(prefix, options),
+    snapshot: async () => {
+      await pause();
+      return await inner.snapshot();
+    },
+    commit: async (commit) => {
+      const before = queue;
+      const made = (async () => {
+        await before;
+        await pause();
+        return await inner.commit(commit);
+      })();
+      queue = made.catch(() => {});
+      return await made;
+    },
+    watch: (...all) => inner.watch(...all),
+    recordWith: (recorder) => inner.recordWith(recorder),
+    [Symbol.asyncDispose]: async () => await inner[Symbol.asyncDispose](),
+  };
+}
+
+/** Written together by one large commit, so never seen apart. */
+const PAIR: readonly Key[] = [
+  ['pair', 'user:ada', 'first'],
+  ['pair', 'user:bob', 'second'],
+];
+
+async function commitPair(store: Store, round: number): Promise<void> {
+  const [first = ['pair'], second = ['pair']] = PAIR;
+  const between = numbered(30).map((i) => put(['pair', 'user:ada', i], `${round}`));
+  await store.commit({ ops: [put(first, ''), ...between, put(second, '')] });
+}
+
+async function readPair(t: Test, random: Random, store: Store): Promise<void> {
+  for (let i = 0; i < 3; i++) {
+    const entries = random.chance(0.5)
+      ? await store.getMany(PAIR)
+      : (await entriesOf(store, ['pair'])).filter(({ key }) => typeof key[2] === 'string');
+    if (new Set(entries.map((entry) => entry?.version)).size > 1) t.fail('half of a commit');
+    await setImmediate();
+  }
+}
+
 /** Commits of any size, several at once and by two processes, against a Map; watchers against the commits. */
 async function checkAgainstModel(
   t: Test,
@@ -640,7 +703,8 @@ async function checkAgainstModel(
   isSealed: boolean,
 ): Promise<void> {
   const { inner: memory, pass } = tiny(isSealed ? TINY_SEALED : TINY);
-  const inner = isSealed ? new EncryptedStore(memory, Keyring.ephemeral()) : memory;
+  const slow = random.chance(0.7) ? slowly(memory, random) : memory;
+  const inner = isSealed ? new EncryptedStore(slow, Keyring.ephemeral()) : slow;
   const stores = [await LargeValues.open(inner, options)];
   if (options.exclusive !== true) stores.push(await LargeValues.open(inner, options));
   const model = new Map<string, { value: string; version: number }>();
@@ -676,16 +740,23 @@ async function checkAgainstModel(
       ops: numbered(random.int(random.chance(0.3) ? 60 : 5)).map(op),
       ...(random.chance(0.3) && { id: `id-${round}-${random.int(1000)}` }),
     }));
-    const results = await Promise.all(
-      commits.map(async ({ by, ...commit }) => {
-        const store = stores[by];
-        if (store === undefined) throw new RangeError('no store');
-        const result = await store.commit(commit);
-        if (by === 0 && result.ok && varPuts(commit.ops).length > 0 && !heard.has(result.version))
-          t.fail(`round ${round}: resolved before watchers heard`);
-        return result;
-      }),
-    );
+    const commitAll = async () =>
+      await Promise.all(
+        commits.map(async ({ by, ...commit }) => {
+          const store = stores[by];
+          if (store === undefined) throw new RangeError('no store');
+          const result = await store.commit(commit);
+          if (by === 0 && result.ok && varPuts(commit.ops).length > 0 && !heard.has(result.version))
+            t.fail(`round ${round}: resolved before watchers heard`);
+          return result;
+        }),
+      );
+    const [results] = await Promise.all([
+      commitAll(),
+      readPair(t, random, random.pick(stores)),
+      readPair(t, random, random.pick(stores)),
+      random.chance(0.5) ? commitPair(random.pick(stores), round) : undefined,
+    ]);
     // In the order in which they were made; a conflict must be one at some moment of the round.
     const made = results
       .flatMap((result, i) => (result.ok ? [{ version: result.version, commit: commits[i] }] : []))
