@@ -597,6 +597,91 @@ void t.test('others who meet an unfinished large commit finish it', async (t) =>
   }
 });
 
+/** `inner` as one process sees it, whose commits that `isHeld` picks wait until they are let go. */
+function gated(inner: Store, isHeld: (commit: Commit) => boolean) {
+  let release = () => {};
+  const held = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  const store = new Mortal(inner, Number.POSITIVE_INFINITY, true);
+  const commit = store.commit.bind(store);
+  let waiting = 0;
+  store.commit = async (one) => {
+    if (isHeld(one)) {
+      waiting++;
+      await held;
+    }
+    return await commit(one);
+  };
+  return { store, release, isWaiting: () => waiting > 0 };
+}
+
+async function until(holds: () => boolean): Promise<void> {
+  for (let i = 0; i < 1000 && !holds(); i++) await setImmediate();
+  if (!holds()) throw new Error('it never happened');
+}
+
+void t.test('who helps too late with a large commit does not undo what came after', async (t) => {
+  const { inner } = tiny();
+  const gate = gated(inner, ({ ops }) => ops.some((op) => 'put' in op && op.version !== undefined));
+  const late = await LargeValues.open(gate.store);
+  const other = await LargeValues.open(inner);
+  const large = late.commit({ ops: HEAVY['a large commit'] ?? [] });
+  await until(gate.isWaiting);
+  await other.commit({ ops: [put(doc(0), 'later'), { del: doc(2) }] });
+  gate.release();
+  t.equal((await large).ok, true);
+  for (const store of [late, other]) {
+    t.ok(isEqual((await store.get(doc(0)))?.value, text('later')));
+    t.equal(await store.get(doc(2)), undefined);
+    t.ok(isEqual((await store.get(doc(44)))?.value, filled(60, 44)));
+  }
+});
+
+void t.test('a sweep does not take a value whose commit came in between', async (t) => {
+  const { inner, pass } = tiny();
+  const isHead = ({ ops }: Commit) => ops.some((op) => 'put' in op && op.put[0] === 'var');
+  const writerGate = gated(inner, isHead);
+  const writer = await LargeValues.open(writerGate.store);
+  const commit = writer.commit({ ops: [put(doc(1), filled(3000, 1))] });
+  await until(writerGate.isWaiting);
+  const sweeperGate = gated(inner, () => true);
+  const sweeper = await LargeValues.open(sweeperGate.store);
+  pass(ELEVEN_MINUTES);
+  const sweep = sweeper.sweep();
+  await until(sweeperGate.isWaiting);
+  writerGate.release();
+  t.equal((await commit).ok, true);
+  sweeperGate.release();
+  t.equal(await sweep, 0);
+  t.ok(isEqual((await writer.get(doc(1)))?.value, filled(3000, 1)));
+});
+
+void t.test('alone, a read that is on its way does not see half of a large commit', async (t) => {
+  const { inner } = tiny();
+  let release = () => {};
+  const held = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  const slow = new Mortal(inner, Number.POSITIVE_INFINITY, true);
+  const store = await LargeValues.open(slow, { exclusive: true });
+  slow.getMany = async (keys) => {
+    if (keys.length === 2) await held;
+    return await inner.getMany(keys);
+  };
+  const read = store.getMany([doc(0), doc(44)]);
+  let isMade = false;
+  const commit = store.commit({ ops: HEAVY['a large commit'] ?? [] }).finally(() => {
+    isMade = true;
+  });
+  for (let i = 0; i < 50; i++) await setImmediate();
+  t.equal(isMade, false, 'it waits for the read');
+  t.equal((await leftovers(inner)).redo, 0);
+  release();
+  t.strictSame(await read, [undefined, undefined]);
+  t.equal((await commit).ok, true);
+});
+
 void t.test(
   'an erased namespace does not hold up a large commit that was interrupted',
   async (t) => {
