@@ -15,6 +15,7 @@ import t, { type Test } from 'tap';
 import { BridgeError } from '#bridge/wire/errors.js';
 import { EncryptedStore } from '#server/store/encrypted-store.js';
 import { Keyring } from '#server/store/keyring.js';
+import { LargeValues } from '#server/store/large-values.js';
 import { LevelStore } from '#server/store/level-store.js';
 import { masterKeyFile } from '#server/store/master-key.js';
 import { MemoryStore } from '#server/store/memory-store.js';
@@ -163,6 +164,37 @@ void t.test('the search above does find what is not encrypted', async (t) => {
       findSecret(forms, VALUE).some((found) => found.startsWith('base64: base64 ')),
       `after ${padding.length} bytes`,
     );
+  }
+});
+
+void t.test('nothing of a large value, a large commit, or a commit id shows below', async (t) => {
+  const inner = new MemoryStore();
+  const below: Buffer[] = [];
+  const commit = inner.commit.bind(inner);
+  inner.commit = async (one) => {
+    below.push(text(JSON.stringify({ checks: one.checks, id: one.id })));
+    for (const op of one.ops) {
+      below.push(text(JSON.stringify('put' in op ? op.put : op.del)));
+      if ('put' in op) below.push(Buffer.from(op.value));
+    }
+    return await commit(one);
+  };
+  const directory = temporaryDirectory(t);
+  const keyring = Keyring.open(keyringFiles(directory), true);
+  await using store = await LargeValues.open(new EncryptedStore(inner, keyring));
+  const key = (i: number): Key => ['var', `user:${OWNER}`, `${NAME}_${i}`];
+  const id = `${OWNER}:${NAME}`;
+  await store.commit({ ops: [put(key(0), VALUE.repeat(20_000))], id });
+  const many = Array.from({ length: 5000 }, (_, i) => put(key(i), VALUE));
+  await store.commit({ checks: [{ key: key(9999), version: 0 }], ops: many, id: `${id} again` });
+  t.ok(below.length > 10_000);
+  for (const secret of SECRETS) {
+    for (const [form, bytes] of formsOf(secret))
+      t.notOk(
+        below.some((one) => one.includes(bytes)),
+        `${secret}: ${form}`,
+      );
+    t.strictSame(findSecret(directory, secret), [], 'nor in the keyring');
   }
 });
 

@@ -6,6 +6,7 @@ import {
   mkdtempSync,
   readFileSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -229,6 +230,8 @@ void t.test(
     keyring.rotateMaster();
     t.notSame(readFileSync(files.masterKey), old);
     t.equal(existsSync(files.next), false);
+    for (const file of [files.masterKey, files.keyring])
+      t.equal((statSync(file).mode & 0o7777).toString(8), '600');
     await store.commit({ ops: [put(bob('b'), '2')] });
     const again = new EncryptedStore(inner, Keyring.open(files, false));
     t.equal((await entriesOf(again, ['var'])).length, 2);
