@@ -13,7 +13,7 @@ import { Runtime } from './runtime.js';
 import { Maintenance } from './services/maintenance.js';
 import { EncryptedStore } from './store/encrypted-store.js';
 import { Keyring } from './store/keyring.js';
-import { LargeValues } from './store/large-values.js';
+import { LargeValues, SWEEP_EVERY_MS } from './store/large-values.js';
 import { LevelStore } from './store/level-store.js';
 import { masterKeySource } from './store/master-key.js';
 
@@ -61,6 +61,9 @@ async function serve(): Promise<void> {
     keyring: openKeyring(),
     keyringFile: config.keyring,
   });
+  const sweeper = setInterval(() => {
+    store.sweep().catch((error: unknown) => log.error({ err: error }, 'chunks of nobody stay'));
+  }, SWEEP_EVERY_MS).unref();
   const metrics = new Metrics(() => ({
     connections: runtime.connections,
     channels: runtime.channels,
@@ -107,6 +110,7 @@ async function serve(): Promise<void> {
   process.send?.({ state: 'ready', port: listener.port });
   log.info({ host: config.listen.host, port: listener.port }, 'listening');
   await stopped;
+  clearInterval(sweeper);
   log.info('stopping');
 }
 

@@ -41,6 +41,8 @@ export async function restoreStore(
         rmSync(path, { recursive: true, force: true });
     };
     clean(); // of one that was interrupted
+    // A rotation of the master key that was interrupted is judged by the present keyring, not by the backup's.
+    if (existsSync(keyring)) openKeyring(state, keyring);
     try {
       const restored = await restore(
         made.db,

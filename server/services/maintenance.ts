@@ -47,7 +47,7 @@ export class Maintenance implements AsyncDisposable {
   /** The keyring goes with it, wrapped by the master key, which does not. */
   backup(): AsyncGenerator<Buffer> {
     const { level, keyring, keyringFile } = this.#parts;
-    return backup(level, readFileSync(keyringFile), keyring.integrityKey);
+    return backup(level, () => readFileSync(keyringFile), keyring.integrityKey);
   }
 
   status(): Result<StoreOperations, 'keys.status'> {

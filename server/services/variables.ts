@@ -659,11 +659,10 @@ function doneAgain({ version, updatedAt, keys }: Done, edit: Edit): Edited {
   return { version, changes };
 }
 
-function withoutHistory({
-  history: _,
-  ...record
-}: VariableRecord): Omit<VariableRecord, 'history'> {
-  return record;
+function withoutHistory(record: VariableRecord): Omit<VariableRecord, 'history'> {
+  const kept: { history?: unknown } & Omit<VariableRecord, 'history'> = { ...record };
+  delete kept.history;
+  return kept;
 }
 
 /** Some are undefined. */

@@ -1,5 +1,5 @@
 import type { Logger } from 'pino';
-import { asBridgeError, BridgeError } from '#bridge/wire/errors.js';
+import { asBridgeError, BridgeError, type Code } from '#bridge/wire/errors.js';
 import { namespaceText } from '#bridge/wire/names.js';
 import { type Call, Peer, type Serve, serveTable } from '#bridge/wire/peer.js';
 import {
@@ -54,6 +54,9 @@ export class Session {
   readonly #onClosed: () => void;
   #greeted = false;
   #closed = false;
+  /** When calls that were too many were last on record, and how many there have been since. */
+  #limitedAt = 0;
+  #limited = 0;
 
   constructor(
     identity: Identity,
@@ -111,19 +114,38 @@ export class Session {
     try {
       const result = await this.#admitted(op, call, grant);
       if (!op.startsWith('audit.')) await this.#services.audit.done(note);
+      if (CLASS_OF[op] === 'admin') this.#log.info({ op, execution: grant?.executionId }, 'done');
       return result;
     } catch (cause) {
       const error = asBridgeError(cause);
       outcome = error.code;
-      await this.#services.audit.failed(note, error)?.catch(() => {}); // the caller hears the first error
+      await this.#failed(note, error)?.catch(() => {}); // the caller hears the first error
       const context = { op, execution: grant?.executionId };
       if (error.code === 'internal') this.#log.error({ ...context, err: cause }, 'call failed');
-      else this.#log.debug({ ...context, code: error.code }, 'call refused');
+      else
+        this.#log[LOGGED[error.code] ?? 'debug']({ ...context, code: error.code }, 'call refused');
       throw error;
     } finally {
       this.#services.observe(op, outcome, (performance.now() - started) / 1000);
     }
   };
+
+  /** A flood of calls that are too many is on record once a second, with their number: the record must not become one. */
+  #failed(note: AuditNote, error: BridgeError): Promise<void> | undefined {
+    if (error.code !== 'rate_limited') return this.#services.audit.failed(note, error);
+    const now = this.#services.now();
+    if (now - this.#limitedAt < LIMITED_EVERY_MS) {
+      this.#limited++;
+      return undefined;
+    }
+    const more = this.#limited === 0 ? '' : `; ${this.#limited} more were before`;
+    this.#limitedAt = now;
+    this.#limited = 0;
+    return this.#services.audit.failed(
+      note,
+      new BridgeError(error.code, `${error.message}${more}`),
+    );
+  }
 
   /** Calls the handler, if the call may be made, and when it is its turn. */
   async #admitted(
@@ -131,7 +153,6 @@ export class Session {
     call: Call<unknown>,
     grant: Grant | undefined,
   ): Promise<unknown> {
-    this.#authorise(op, call.channel);
     const { rates, turns, now } = this.#services;
     const tenant = grant === undefined ? this.#identity.name : namespaceText(grant.namespace);
     const who: Who = {
@@ -139,8 +160,10 @@ export class Session {
       ...(grant && { execution: grant.executionId, namespace: tenant }),
     };
     const bytes = call.bytes ?? 0;
+    // Counted before it is judged: whoever makes calls that are refused can make only so many.
     rates.enter(who, CLASS_OF[op], costOf(bytes), now());
     try {
+      this.#authorise(op, call.channel);
       const turn = turns.enter(tenant, bytes, call.signal);
       if (turn !== undefined) await turn;
       try {
@@ -206,6 +229,15 @@ export class Session {
     return { protocol: PROTOCOL_VERSION, software: this.#services.status().software, role, name };
   }
 }
+
+const LIMITED_EVERY_MS = 1000;
+
+/** What an operator may want to act on; all else is per call. */
+const LOGGED: { readonly [C in Code]?: 'info' } = {
+  denied: 'info',
+  token_expired: 'info',
+  quota: 'info',
+};
 
 type Caller = ServerOperations[keyof ServerOperations]['caller'];
 type Role = Identity['role'];

@@ -245,7 +245,7 @@ export class LevelStore implements Store {
   }
 
   /** Every record and the newest link as of now, as they are stored: what a backup holds. */
-  async export(): Promise<{ link: Link; records: AsyncGenerator<StoredPair> }> {
+  async export(): Promise<Exported> {
     const snapshot = this.#open().snapshot();
     const db = this.#db;
     const link = await lastLink(db, this.#key, snapshot);
@@ -259,10 +259,9 @@ export class LevelStore implements Store {
         }
       } finally {
         await iterator.close();
-        await snapshot.close();
       }
     }
-    return { link, records: records() };
+    return { link, records: records(), [Symbol.asyncDispose]: () => snapshot.close() };
   }
 
   /** Waits for queued commits, then closes. */
@@ -459,6 +458,13 @@ export class LevelStore implements Store {
     await this.#recorder?.reset();
     this.#reopen = false;
   }
+}
+
+/** One moment of the store; dispose it soon. */
+export interface Exported extends AsyncDisposable {
+  /** The newest link. */
+  readonly link: Link;
+  readonly records: AsyncGenerator<StoredPair>;
 }
 
 /** Key and record as LevelDB holds them. */

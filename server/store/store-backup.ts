@@ -6,7 +6,7 @@ import { FileSums } from './file-sums.js';
 import { HeadFile } from './head-file.js';
 import { FORMAT, FORMAT_KEY, linkKey } from './internal-keys.js';
 import { openDb } from './level-db.js';
-import type { LevelStore } from './level-store.js';
+import type { Exported, LevelStore } from './level-store.js';
 import { RecordTags, TagSum, tagOf } from './record-tags.js';
 
 /**
@@ -24,25 +24,47 @@ const BLOCK_BYTES_MAX = 64 * 1024 * 1024;
 const CHUNK_BYTES = 256 * 1024;
 const BATCH_BYTES = 1024 * 1024;
 
-/** The store as of now, in pieces of about 256 KiB, while commits go on. */
+/** A keyring changes when a namespace is new or a key is rotated: seldom, and never ten times within one opening. */
+const TRIES_MAX = 10;
+
+/**
+ * The store as of now, in pieces of about 256 KiB, while commits go on. `readKeyring` gives the keyring file's bytes.
+ * @throws BridgeError `busy` when the keyring keeps changing
+ */
 export async function* backup(
   store: LevelStore,
+  readKeyring: () => Buffer,
+  integrityKey: Buffer,
+): AsyncGenerator<Buffer> {
+  for (let tries = 0; tries < TRIES_MAX; tries++) {
+    const keyring = readKeyring();
+    await using exported = await store.export();
+    // A key is in the file before anything is encrypted with it, and what is dropped from it changes it: the same before
+    // and after, it has every key the records need.
+    if (!keyring.equals(readKeyring())) continue;
+    yield* pieces(exported, keyring, integrityKey);
+    return;
+  }
+  throw new BridgeError('busy', 'the keys keep changing; try again');
+}
+
+async function* pieces(
+  { link, records }: Exported,
   keyring: Uint8Array,
   integrityKey: Buffer,
 ): AsyncGenerator<Buffer> {
   const hmac = createHmac('sha256', integrityKey);
-  const { link, records } = await store.export();
-  let pieces: Buffer[] = [];
+  let blocks: Buffer[] = [];
   let bytes = 0;
   const add = (block: Uint8Array) => {
     const length = Buffer.alloc(LENGTH_BYTES);
     length.writeUInt32BE(block.byteLength);
-    pieces.push(length, Buffer.from(block));
+    blocks.push(length, Buffer.from(block));
     bytes += LENGTH_BYTES + block.byteLength;
   };
   const take = (): Buffer => {
-    const chunk = Buffer.concat(pieces);
-    pieces = [];
+    const chunk = Buffer.concat(blocks);
+    blocks = [];
     bytes = 0;
     hmac.update(chunk);
     return chunk;
@@ -58,7 +80,7 @@ export async function* backup(
   add(new Uint8Array());
   yield take();
   add(hmac.digest());
-  yield Buffer.concat(pieces);
+  yield Buffer.concat(blocks);
 }
 
 /** Blocks of a backup, in whatever pieces it comes. @throws BridgeError `invalid` when it is cut off or no backup */

@@ -268,7 +268,7 @@ sleep 2`;
 
   await t.test('the log tells what happened and no secret', async (t) => {
     const log = cronium.log('server') + cronium.log('mountd');
-    t.match(log, /execution created/);
+    t.match(log, /"op":"execution.create"/);
     t.notMatch(log, TOKEN);
     t.notMatch(log, /canary-7f3d1c-(value|output)/);
   });

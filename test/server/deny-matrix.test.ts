@@ -211,7 +211,10 @@ void t.test('one refused key among allowed ones refuses a commit as a whole', as
   const cap = [{ area: 'variables', access: 'rw', keys: ['city'] }] as const;
   const channel = await bench.open(await bench.token({ ...accessOf('local'), cap }));
   const commit = (set: [string, string][], gone: string[]) => ({
-    ...{ op: 'variables.commit' as const, client: bench.host, who: HOST, channel },
+    op: 'variables.commit' as const,
+    client: bench.host,
+    who: HOST,
+    channel,
     params: { set, delete: gone, bases: [], commitId: randomUUID() },
   });
   await bench.judge(t, 'a commit', [
@@ -395,7 +398,10 @@ void t.test('a host learns nothing of executions that are not its own', async (t
   await bench.judge(t, 'creating what another host has created', [
     { op: 'execution.create', client: host, who: HOST, params: create, refused: 'denied' },
     {
-      ...{ op: 'execution.create', client: host, who: HOST, refused: 'denied' },
+      op: 'execution.create',
+      client: host,
+      who: HOST,
+      refused: 'denied',
       params: { ...create, user: 'bob', variablesOf: STRANGER },
     },
   ]);

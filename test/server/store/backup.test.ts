@@ -22,7 +22,7 @@ const open = async (directory: string) =>
 
 async function bytesOf(store: LevelStore): Promise<Buffer> {
   const chunks: Buffer[] = [];
-  for await (const chunk of backup(store, KEYRING, KEY)) chunks.push(chunk);
+  for await (const chunk of backup(store, () => KEYRING, KEY)) chunks.push(chunk);
   return Buffer.concat(chunks);
 }
 
