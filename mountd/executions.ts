@@ -1,6 +1,10 @@
 import { join } from 'node:path';
 import type { Logger } from 'pino';
-import { Channels, ExecutionChannel } from '#bridge/client/execution-channel.js';
+import {
+  type ChannelListener,
+  Channels,
+  ExecutionChannel,
+} from '#bridge/client/execution-channel.js';
 import type { Link } from '#bridge/client/link.js';
 import type { RunHost, Runtime } from '#bridge/client/runtime.js';
 import type { Outcome } from '#bridge/vfs/documents.js';
@@ -16,6 +20,7 @@ import type {
 } from '#bridge/wire/protocol.js';
 import type { Containers } from './containers.js';
 import { LAUNCH, launchOf } from './launch-files.js';
+import { MaskedLog } from './masked-log.js';
 import type { MountedTree, MountHost } from './mount-host.js';
 import { follow, signalOf, statusOf } from './script-run.js';
 
@@ -91,12 +96,13 @@ export class Executions implements AsyncDisposable {
     signal: AbortSignal,
   ): Promise<RunResult> {
     const { link, mount, containers, mountPoint, helpers, hostsFile, uid, gid } = this.#options;
-    const { runtime, exact, strict, user, org, timeoutMs } = request;
+    const { runtime, exact, strict, user, org, timeoutMs, profile, readOnly } = request;
     const image = request.image ?? LAUNCH[runtime].image;
     await containers.assertImage(image);
 
     const event = eventDocument(request);
-    const news = new News();
+    const printed = new MaskedLog(onLog);
+    const news = new News(printed);
     using channel = await ExecutionChannel.create(
       link,
       this.#channels,
@@ -107,11 +113,14 @@ export class Executions implements AsyncDisposable {
         runtime,
         event,
         timeoutMs,
+        ...(profile !== undefined && { profile }),
+        ...(readOnly !== undefined && { readOnly }),
       },
       news,
       signal,
     );
     const { executionId } = channel;
+    printed.learn(channel.variables);
     const log = this.#options.log.child({ execution: executionId });
     const startedAt = Date.now();
     this.#running.set(executionId, {
@@ -139,9 +148,10 @@ export class Executions implements AsyncDisposable {
           policy: { commit: request.commit, exact, strict },
           files: launch.files,
         },
-        hostOf(channel, async (text) => {
+        hostOf(channel, printed, async (text) => {
           // Bash goes on after a close that failed; whoever reads its output sees why.
-          if (runtime === 'bash') await onLog({ stream: 'stderr', data: Buffer.from(`${text}\n`) });
+          if (runtime === 'bash')
+            await printed.push({ stream: 'stderr', data: Buffer.from(`${text}\n`) });
         }),
       );
       news.deliverTo(tree);
@@ -158,9 +168,17 @@ export class Executions implements AsyncDisposable {
         cpus: request.cpus,
       });
       log.info({ runtime, image }, 'execution started');
-      const followed = await follow(container, timeoutMs, onLog, signal);
+      const cancelled = news.stop;
+      const followed = await follow(container, {
+        timeoutMs,
+        onLog: async (log) => await printed.push(log),
+        signal,
+        cancelled,
+      });
+      await printed.end();
       const status = statusOf(followed, exact && followed.stderrSeen);
       const outcome = await tree.finish(status === 'succeeded');
+      await printed.end(); // of warnings that came with it
       const { code } = followed.exit;
       const ended: Ended = {
         status,
@@ -169,9 +187,12 @@ export class Executions implements AsyncDisposable {
         startedAt,
         finishedAt: followed.endedAt,
       };
-      const warnings = await record(channel, ended, outcome);
+      const warnings = outcome.warnings.map((text) => printed.mask(text));
+      if (followed.stopped && cancelled.aborted) warnings.push(cancellation(cancelled.reason));
+      if (printed.warning !== undefined) warnings.push(printed.warning);
+      await record(channel, ended, outcome, warnings);
       log.info({ status, exitCode: code, ms: ended.finishedAt - startedAt }, 'execution finished');
-      return resultOf(executionId, ended, outcome, warnings);
+      return resultOf(executionId, ended, outcome, warnings, (key) => printed.isSecret(key));
     } catch (error) {
       const { message } = asBridgeError(error);
       log.warn({ reason: message }, 'execution could not be run');
@@ -198,13 +219,16 @@ export class Executions implements AsyncDisposable {
 type Ended = Pick<RunResult, 'status' | 'exitCode' | 'signal' | 'startedAt' | 'finishedAt'>;
 type Finish = Params<ServerOperations, 'execution.finish'>;
 
-/** Tells the server how it ended; returns the warnings, with one more if it could not be told. */
+const cancellation = (reason: unknown) =>
+  `Warning: cancelled by an operator${reason === '' ? '' : `: ${String(reason)}`}`;
+
+/** Tells the server how it ended; adds to the warnings if it could not be told. */
 async function record(
   channel: ExecutionChannel,
   ended: Ended,
   outcome: Outcome,
-): Promise<string[]> {
-  const warnings = [...outcome.warnings];
+  warnings: string[],
+): Promise<void> {
   const finish: Finish = { ...ended, warnings };
   const { rawOutput } = outcome;
   if (rawOutput !== null) {
@@ -220,7 +244,6 @@ async function record(
       `Warning: the end of the execution was not recorded: ${asBridgeError(error).message}`,
     );
   }
-  return warnings;
 }
 
 function resultOf(
@@ -228,40 +251,67 @@ function resultOf(
   ended: Ended,
   { output, condition, variables }: Outcome,
   warnings: string[],
+  isSecret: (key: string) => boolean,
 ): RunResult {
   const bytes = variables.set.reduce((sum, [key, text]) => sum + key.length + text.length, 0);
   const shown = bytes <= RESULT_VARIABLES_MAX;
   if (!shown)
     warnings.push('Warning: the variables are too large to be shown; see: cronium var export');
-  const set = shown ? variables.set.map(([key, text]): [string, string] => [key, text]) : [];
+  const set = (shown ? variables.set : [])
+    .filter(([key]) => !isSecret(key))
+    .map(([key, text]): [string, string] => [key, text]);
+  const secrets = variables.set.map(([key]) => key).filter(isSecret);
   return {
     executionId,
     ...ended,
     output,
     condition,
-    variables: { set, deleted: [...variables.deleted] },
+    variables: { set, secrets, deleted: [...variables.deleted] },
     warnings,
   };
 }
 
-const hostOf = (runtime: Runtime, warned: RunHost['warned']): RunHost => ({
-  commitVariables: async (edit) => await runtime.commitVariables(edit),
+const hostOf = (runtime: Runtime, printed: MaskedLog, warned: RunHost['warned']): RunHost => ({
+  commitVariables: async (edit) => {
+    // Before the script can go on, and also if it is refused: it may print what it wrote.
+    printed.learn(edit.set.map(([key, text]) => ({ key, text })));
+    const changes = await runtime.commitVariables(edit);
+    printed.learn(changes);
+    return changes;
+  },
   setOutput: async (text) => await runtime.setOutput(text),
   setCondition: async (condition) => await runtime.setCondition(condition),
   warned,
 });
 
 /** Changes that arrive between the execution's creation and its tree's are kept for the tree. */
-class News {
+class News implements ChannelListener {
+  readonly #printed: MaskedLog;
+  readonly #cancelling = new AbortController();
   #tree: MountedTree | undefined;
   #early: ((tree: MountedTree) => void)[] = [];
 
+  constructor(printed: MaskedLog) {
+    this.#printed = printed;
+  }
+
+  /** Aborts with the reason, a string, when an operator wants the execution stopped. */
+  get stop(): AbortSignal {
+    return this.#cancelling.signal;
+  }
+
   changed(changes: readonly VariableChange[]): void {
+    this.#printed.learn(changes);
     this.#tell((tree) => tree.changed(changes));
   }
 
   refreshed(variables: readonly Variable[]): void {
+    this.#printed.learn(variables);
     this.#tell((tree) => tree.refreshed(variables));
+  }
+
+  cancelled(reason: string): void {
+    this.#cancelling.abort(reason);
   }
 
   deliverTo(tree: MountedTree): void {

@@ -17,12 +17,19 @@ export interface Followed {
   readonly endedAt: number;
 }
 
+export interface FollowOptions {
+  readonly timeoutMs: number;
+  readonly onLog: (log: Log) => Promise<void>;
+  /** Whoever asked for the run has gone, or we stop: the script is stopped, and nobody hears its output. */
+  readonly signal: AbortSignal;
+  /** Somebody else wants it stopped: its output goes on to be heard. */
+  readonly cancelled: AbortSignal;
+}
+
 /** Passes the output on until the container has ended; stops it at the time limit or when asked to. */
 export async function follow(
   container: RunningContainer,
-  timeoutMs: number,
-  onLog: (log: Log) => Promise<void>,
-  signal: AbortSignal,
+  { timeoutMs, onLog, signal, cancelled }: FollowOptions,
 ): Promise<Followed> {
   let timedOut = false;
   let stopped = false;
@@ -39,8 +46,10 @@ export async function follow(
     stopped = true;
     stop();
   };
-  if (signal.aborted) onAbort();
-  signal.addEventListener('abort', onAbort, { once: true });
+  for (const one of [signal, cancelled]) {
+    if (one.aborted) onAbort();
+    one.addEventListener('abort', onAbort, { once: true });
+  }
 
   let stderrSeen = false;
   const drained = (async () => {
@@ -59,7 +68,7 @@ export async function follow(
     return { exit, stderrSeen, timedOut, stopped, endedAt };
   } finally {
     clearTimeout(timer);
-    signal.removeEventListener('abort', onAbort);
+    for (const one of [signal, cancelled]) one.removeEventListener('abort', onAbort);
   }
 }
 

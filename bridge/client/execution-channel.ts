@@ -1,8 +1,11 @@
+import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { asBridgeError, BridgeError } from '#bridge/wire/errors.js';
 import { parse } from '#bridge/wire/frames.js';
-import type { ExecutionId } from '#bridge/wire/names.js';
+import { ExecutionId } from '#bridge/wire/names.js';
 import {
+  EXECUTION_CANCELLED,
+  ExecutionCancelled,
   type Params,
   type Result,
   type ServerOperations,
@@ -38,6 +41,8 @@ export interface ChannelListener {
   changed(changes: readonly VariableChange[]): void;
   /** The whole document after a reconnection: what is not in it was deleted meanwhile. */
   refreshed(variables: readonly Variable[]): void;
+  /** An operator wants the execution stopped; told again after every reconnection. */
+  cancelled(reason: string): void;
 }
 
 /** One execution on the link: opened with its token, opened again after every reconnection, its token kept fresh. */
@@ -69,7 +74,10 @@ export class ExecutionChannel implements Runtime, Disposable {
     this.#listener = listener;
   }
 
-  /** Creates the execution on the server and opens its channel. */
+  /**
+   * Creates the execution on the server and opens its channel. Asked for again on the next connection when one is lost, it is
+   * the same execution, by its id.
+   */
   static async create(
     link: Link,
     channels: Channels,
@@ -77,10 +85,11 @@ export class ExecutionChannel implements Runtime, Disposable {
     listener: ChannelListener,
     signal?: AbortSignal,
   ): Promise<ExecutionChannel> {
+    const wanted = { executionId: ExecutionId.parse(randomUUID()), ...params };
     const created = await patiently(
       link,
       signal,
-      async (connection) => await connection.call('execution.create', params, signal && { signal }),
+      async (connection) => await connection.call('execution.create', wanted, signal && { signal }),
     );
     const channel = new ExecutionChannel(link, channels, created, listener);
     try {
@@ -138,8 +147,8 @@ export class ExecutionChannel implements Runtime, Disposable {
     );
   }
 
-  deliver(changes: readonly VariableChange[]): void {
-    this.#listener.changed(changes);
+  deliver(tell: Tell): void {
+    tell(this.#listener);
   }
 
   /**
@@ -215,7 +224,10 @@ export class ExecutionChannel implements Runtime, Disposable {
   }
 }
 
-/** Does `body` on the link's connection: again and again while it is refused with a hint and the budget lasts. */
+/**
+ * Does `body` on the link's connection, and on the next one when that is lost: again and again while the budget lasts, also when
+ * it is refused with a hint.
+ */
 async function patiently<T>(
   link: Link,
   signal: AbortSignal | undefined,
@@ -223,11 +235,15 @@ async function patiently<T>(
 ): Promise<T> {
   const deadline = Date.now() + link.outageBudgetMs;
   for (;;) {
-    const connection = await link.connection(undefined, signal);
+    const connection = await link.connection(Math.max(1, deadline - Date.now()), signal);
     try {
       return await body(connection);
     } catch (error) {
-      const { retryAfterMs } = asBridgeError(error);
+      const { code, retryAfterMs } = asBridgeError(error);
+      if (code === 'unavailable' && Date.now() < deadline) {
+        await Promise.race([connection.closed, sleep(SHUTDOWN_RETRY_MS)]);
+        continue;
+      }
       if (retryAfterMs === undefined) throw error;
       await pauseAsTold(error, retryAfterMs, deadline, signal);
     }
@@ -249,6 +265,22 @@ async function pauseAsTold(
   });
 }
 
+/** Hands one push on. */
+type Tell = (listener: ChannelListener) => void;
+
+/** What a push means to a channel's owner; undefined = nothing, it is of a newer server. */
+function tellOf(topic: string, value: unknown): Tell | undefined {
+  if (topic === VARIABLES_CHANGED) {
+    const { changes } = parse(VariablesChanged, value, topic);
+    return (listener) => listener.changed(changes);
+  }
+  if (topic === EXECUTION_CANCELLED) {
+    const { reason } = parse(ExecutionCancelled, value, topic);
+    return (listener) => listener.cancelled(reason);
+  }
+  return undefined;
+}
+
 /** Which execution a push belongs to: channel numbers are per connection. */
 export class Channels {
   readonly #all = new Set<ExecutionChannel>();
@@ -257,7 +289,7 @@ export class Channels {
   /** The highest channel number named on this connection. */
   #highest = 0;
   /** Pushes that overtook the answer naming their channel; few, and only until that answer is handled. */
-  #early: { channel: number; changes: readonly VariableChange[] }[] = [];
+  #early: { channel: number; tell: Tell }[] = [];
 
   /** Routes `link`'s pushes. */
   constructor(link: Link) {
@@ -267,8 +299,8 @@ export class Channels {
       this.#early = [];
       this.#highest = 0;
       connection.onPush = (channel, topic, value) => {
-        if (topic === VARIABLES_CHANGED)
-          this.#push(channel, parse(VariablesChanged, value, topic).changes);
+        const tell = tellOf(topic, value);
+        if (tell !== undefined) this.#push(channel, tell);
       };
       for (const channel of this.#all) channel.reopen(connection);
     };
@@ -283,7 +315,7 @@ export class Channels {
     this.#early = this.#early.filter((push) => push.channel !== number);
     // After the caller has taken the document the answer carried.
     queueMicrotask(() => {
-      for (const { changes } of early) channel.deliver(changes);
+      for (const { tell } of early) channel.deliver(tell);
     });
   }
 
@@ -293,12 +325,12 @@ export class Channels {
       if (owner === channel) this.#byNumber.delete(number);
   }
 
-  #push(number: number, changes: readonly VariableChange[]): void {
+  #push(number: number, tell: Tell): void {
     const channel = this.#byNumber.get(number);
-    if (channel !== undefined) channel.deliver(changes);
+    if (channel !== undefined) channel.deliver(tell);
     // Numbers ascend: a lower one belongs to an execution that has ended here.
     else if (number > this.#highest && this.#early.length < EARLY_MAX)
-      this.#early.push({ channel: number, changes });
+      this.#early.push({ channel: number, tell });
   }
 }
 

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { CALL_DEADLINE_MS_MAX } from './limits.js';
 import { ExecutionId, JsonText, OwnerId } from './names.js';
+import { Profile } from './protocol/credentials.js';
 import { EventDocument, type Operations, Status } from './protocol.js';
 
 /** What the operator's command asks of the mountd on its machine, over a unix socket only root can open. */
@@ -48,6 +49,10 @@ export const RunRequest = z.strictObject({
   exact: z.boolean(),
   /** A close(2) of what is no valid document fails. */
   strict: z.boolean(),
+  /** Default `local`. */
+  profile: Profile.optional(),
+  /** Every write to the server is refused. */
+  readOnly: z.boolean().optional(),
 });
 export type RunRequest = z.infer<typeof RunRequest>;
 
@@ -62,6 +67,8 @@ export const RunResult = z.strictObject({
   condition: z.boolean().nullable(),
   variables: z.strictObject({
     set: z.array(z.tuple([z.string(), z.string()])),
+    /** Keys that were set and are secret: their values are not told. */
+    secrets: z.array(z.string()),
     deleted: z.array(z.string()),
   }),
   warnings: z.array(z.string()),
@@ -99,7 +106,10 @@ export const CONTROL_OPERATIONS = {
 } as const satisfies Operations;
 export type ControlOperations = typeof CONTROL_OPERATIONS;
 
-/** Pushed on the channel the run was called on, in the order the container wrote. */
+/**
+ * Pushed on the channel the run was called on, in the order the container wrote; but what may be the beginning of a secret waits
+ * for the rest of its stream.
+ */
 export const LOG = 'log';
 export const Log = z.strictObject({
   stream: z.enum(['stdout', 'stderr']),

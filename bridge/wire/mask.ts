@@ -48,8 +48,9 @@ export class Masker {
     return Math.max(0, this.#automaton.longest - 1);
   }
 
-  stream(): MaskedStream {
-    return new MaskedStream(this.#automaton);
+  /** With `before`: goes on where that one is, and takes it over; what it holds back is looked through for our secrets too. */
+  stream(before?: MaskedStream): MaskedStream {
+    return new MaskedStream(this.#automaton, before);
   }
 
   mask(text: string): string {
@@ -78,11 +79,21 @@ export class MaskedStream {
   #held: Uint8Array = NOTHING;
   /** Secrets within them, which a longer one around them may still absorb. */
   #ranges: number[] = [];
+  /** Bytes before those, masked already, with which a secret that overlaps the masked one may have begun. */
+  #covered: Uint8Array = NOTHING;
   /** Whether the last thing given out was a mask: another that touches it is the same one. */
   #isMasked = false;
 
-  constructor(automaton: Automaton) {
+  constructor(automaton: Automaton, before?: MaskedStream) {
     this.#automaton = automaton;
+    if (before === undefined) return;
+    this.#held = before.#held;
+    this.#covered = before.#covered;
+    this.#isMasked = before.#isMasked;
+    const found: number[] = [];
+    const state = automaton.scan(this.#covered, 0, 0, []);
+    this.#state = automaton.scan(this.#held, 0, state, found);
+    this.#ranges = joined(before.#ranges, found);
   }
 
   /** Bytes held back. */
@@ -92,8 +103,8 @@ export class MaskedStream {
 
   /** What is certain by now. May be a view on `chunk`. */
   push(chunk: Uint8Array): Uint8Array {
-    if (this.#automaton.isEmpty || chunk.byteLength === 0) return chunk;
     const held = this.#held.byteLength;
+    if ((this.#automaton.isEmpty && held === 0) || chunk.byteLength === 0) return chunk;
     const data = held === 0 ? chunk : Buffer.concat([this.#held, chunk]);
     this.#state = this.#automaton.scan(data, held, this.#state, this.#ranges);
     // A secret that ends later cannot begin before what the automaton has in hand.
@@ -129,11 +140,33 @@ export class MaskedStream {
       this.#isMasked = false;
       at = certain;
     }
+    this.#covered =
+      at > certain ? lastBytes(this.#covered, data.subarray(0, at), at - certain) : NOTHING;
     this.#held = at < data.byteLength ? Uint8Array.from(data.subarray(at)) : NOTHING;
     this.#ranges = ranges.slice(i).map((offset) => offset - at);
     const [first = NOTHING, ...more] = parts;
     return more.length === 0 ? first : Buffer.concat(parts);
   }
+}
+
+/** Ranges of both, joined where they overlap or touch. Pairs of beginning and end, as the automaton's are. */
+function joined(some: readonly number[], others: readonly number[]): number[] {
+  const pairs: [number, number][] = [];
+  for (const ranges of [some, others])
+    for (let i = 0; i < ranges.length; i += 2) pairs.push([ranges[i] ?? 0, ranges[i + 1] ?? 0]);
+  const all: number[] = [];
+  for (const [from, to] of pairs.sort(([a], [b]) => a - b)) {
+    if (all.length > 0 && from <= (all.at(-1) ?? 0))
+      all[all.length - 1] = Math.max(to, all.at(-1) ?? 0);
+    else all.push(from, to);
+  }
+  return all;
+}
+
+/** The last `count` of two pieces, as far as there are so many; a copy. */
+function lastBytes(first: Uint8Array, second: Uint8Array, count: number): Uint8Array {
+  const all = first.byteLength === 0 ? second : Buffer.concat([first, second]);
+  return Uint8Array.from(all.subarray(Math.max(0, all.byteLength - count)));
 }
 
 const NOTHING = new Uint8Array(0);

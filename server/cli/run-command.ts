@@ -13,6 +13,7 @@ import {
   type RuntimeName,
 } from '#bridge/wire/control.js';
 import { parse } from '#bridge/wire/frames.js';
+import { PROFILES } from '#bridge/wire/protocol/credentials.js';
 import { EventDocument } from '#bridge/wire/protocol.js';
 import { Installation } from '#server/admin/installation.js';
 import { State } from '#server/admin/state.js';
@@ -51,6 +52,8 @@ const OPTIONS = {
   commit: { type: 'string', default: 'live' },
   strict: { type: 'boolean', default: false },
   compat: { type: 'string' },
+  profile: { type: 'string', default: 'local' },
+  'read-only': { type: 'boolean', default: false },
 } as const;
 
 export const run = command({
@@ -60,7 +63,8 @@ export const run = command({
     'cronium run [--runtime bash|python|node] [--image NAME] [--input JSON|@FILE|- | --input-from [NAME=]EXECUTION...]',
     '            [--event JSON|@FILE]',
     '            [--user ID] [--org ID] [--env K=V]... [--timeout 30s] [--memory 256m] [--cpus 1]',
-    '            [--commit live|on-success] [--strict] [--compat exact] [--state DIR] [--json] SCRIPT',
+    '            [--commit live|on-success] [--strict] [--compat exact]',
+    '            [--profile local|remote] [--read-only] [--state DIR] [--json] SCRIPT',
   ].join('\n'),
   help: [
     '  --runtime NAME       bash, python or node (default: by the extension .sh .py .js)',
@@ -81,7 +85,12 @@ export const run = command({
     '                       (EINVAL), instead of a warning at the end',
     '  --compat exact       the legacy executor to the letter: prelude in the script, string variables only, any',
     '                       stderr output is a failure',
+    '  --profile NAME       what the script may do: local, everything (default); remote, read variables and give results, but',
+    '                       writing variables.json is refused (EACCES)',
+    '  --read-only          every write to the server is refused (EROFS), of results too',
     '  --json               one JSON object on standard output, nothing else',
+    '',
+    'Values of secret variables are shown as *** in what the script prints, and not at all in the result.',
     '',
     'Exit code 0 when the script succeeded, 1 when not, 2 for a mistake in the command line.',
     '',
@@ -114,6 +123,8 @@ export const run = command({
       commit,
       exact: values.compat === 'exact',
       strict: values.strict,
+      profile: oneOf(values.profile, PROFILES, '--profile'),
+      readOnly: values['read-only'],
     };
     const target = new Installation(State.of(values.state, io.env));
     target.state.settings(); // says so when nothing is installed
@@ -166,6 +177,7 @@ async function runForPerson(
   if (output !== null) io.err(`output     ${output}`);
   if (condition !== null) io.err(`condition  ${condition}`);
   for (const [key, text] of variables.set) io.err(`set        ${key} = ${text}`);
+  for (const key of variables.secrets) io.err(`set        ${key} = (secret)`);
   for (const key of variables.deleted) io.err(`deleted    ${key}`);
   return status === 'succeeded' ? 0 : 1;
 }
@@ -192,7 +204,10 @@ async function runForProgram(
   return result.status === 'succeeded' ? 0 : 1;
 }
 
-/** Values stand in it as their own source text, so that 1.0 and 2^63 arrive as they were written. */
+/**
+ * Values stand in it as their own source text, so that 1.0 and 2^63 arrive as they were written. Secret variables that were set
+ * stand in `variables.secrets`, without their values; there is no such list when there are none.
+ */
 export function resultJson(result: RunResult, stdout: string, stderr: string): string {
   const {
     executionId,
@@ -207,6 +222,8 @@ export function resultJson(result: RunResult, stdout: string, stderr: string): s
     finishedAt,
   } = result;
   const set = variables.set.map(([key, text]) => `${JSON.stringify(key)}:${text}`).join(',');
+  const secrets =
+    variables.secrets.length > 0 ? `"secrets":${JSON.stringify(variables.secrets)},` : '';
   const members: [string, string][] = [
     ['executionId', JSON.stringify(executionId)],
     ['status', JSON.stringify(status)],
@@ -216,7 +233,7 @@ export function resultJson(result: RunResult, stdout: string, stderr: string): s
     ['stderr', JSON.stringify(stderr)],
     ['output', output ?? 'null'],
     ['condition', JSON.stringify(condition)],
-    ['variables', `{"set":{${set}},"deleted":${JSON.stringify(variables.deleted)}}`],
+    ['variables', `{"set":{${set}},${secrets}"deleted":${JSON.stringify(variables.deleted)}}`],
     ['warnings', JSON.stringify(warnings)],
     ['startedAt', JSON.stringify(new Date(startedAt).toISOString())],
     ['finishedAt', JSON.stringify(new Date(finishedAt).toISOString())],

@@ -406,7 +406,7 @@ void t.test(
           lastRunAt: null,
         },
       },
-      { changed: () => {}, refreshed: () => {} },
+      { changed: () => {}, refreshed: () => {}, cancelled: () => {} },
     );
     const fresh = thumbprintOfFile(
       await server.issue({ name: 'test-host', role: 'host', file: 'host' }),

@@ -25,7 +25,7 @@ export interface RunJson {
   stderr: string;
   output: unknown;
   condition: boolean | null;
-  variables: { set: Record<string, unknown>; deleted: string[] };
+  variables: { set: Record<string, unknown>; secrets?: string[]; deleted: string[] };
   warnings: string[];
   durationMs: number;
 }

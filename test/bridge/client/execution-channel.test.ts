@@ -4,7 +4,7 @@ import t from 'tap';
 import { Connection } from '#bridge/client/connection.js';
 import { Channels, ExecutionChannel } from '#bridge/client/execution-channel.js';
 import { Link } from '#bridge/client/link.js';
-import { VariableKey } from '#bridge/wire/names.js';
+import { ExecutionId, VariableKey } from '#bridge/wire/names.js';
 import type { EventDocument, Variable, VariableChange } from '#bridge/wire/protocol.js';
 import { InProcessServer } from '#test/support/in-process-server.js';
 import { eventually } from '#test/support/installation.js';
@@ -32,8 +32,12 @@ class Ears {
   changed(changes: readonly VariableChange[]): void {
     this.changes.push(...changes);
   }
+  readonly reasons: string[] = [];
   refreshed(variables: readonly Variable[]): void {
     this.documents.push(variables);
+  }
+  cancelled(reason: string): void {
+    this.reasons.push(reason);
   }
 }
 
@@ -193,6 +197,78 @@ void t.test(
     t.match(theirs.changes, [{ key: 'news', text: '"x"' }]);
     t.same(mine.changes, []);
     t.same(strangers.changes, []);
+  },
+);
+
+void t.test(
+  'a cancellation arrives at once, when the link is back, and when it came before the channel',
+  async (t) => {
+    await using server = await InProcessServer.start();
+    const { link, channels } = linkTo(server);
+    await using _link = link;
+    const ears = new Ears();
+    const strangers = new Ears();
+    using channel = await open(link, channels, ears);
+    using _other = await open(link, channels, strangers);
+    await server.executions.cancel(channel.executionId, 'too slow', 'operator:ada');
+    await eventually('it was told', () => ears.reasons.length > 0);
+    t.same(ears.reasons, ['too slow']);
+
+    const away = new Ears();
+    using second = await open(link, channels, away);
+    await server.pause();
+    await server.executions.cancel(second.executionId, 'while away', 'operator:ada');
+    await server.resume();
+    await eventually('it was told when the link was back', () => away.reasons.length > 0);
+    t.equal(away.reasons[0], 'while away');
+
+    await eventually('the link is back', () => link.status.connected);
+    const connection = await link.connection();
+    const early = new Ears();
+    const executionId = ExecutionId.parse(randomUUID());
+    const params = { user: 'ada', variablesOf: { user: 'ada' }, runtime: 'bash', event };
+    await connection.call('execution.create', { ...params, timeoutMs: 1000, executionId });
+    await server.executions.cancel(executionId, 'before it began', 'operator:ada');
+    using _third = await ExecutionChannel.create(
+      link,
+      channels,
+      { ...params, timeoutMs: 1000, executionId },
+      early,
+    );
+    await eventually('it was told after the opening', () => early.reasons.length > 0);
+    t.equal(early.reasons[0], 'before it began');
+    t.same(strangers.reasons, [], 'nobody else was told');
+  },
+);
+
+void t.test(
+  'a connection lost while an execution is created: one execution, however often it was asked for',
+  async (t) => {
+    await using server = await InProcessServer.start();
+    const { link, channels } = linkTo(server);
+    await using _link = link;
+    await link.connection();
+    // The answer to the creation is lost: the server has made it, and goes away before it can say so.
+    const { executions } = server;
+    const create = executions.create.bind(executions);
+    let paused: Promise<void> | undefined;
+    executions.create = async (...args) => {
+      const id = await create(...args);
+      paused = server.pause();
+      await paused;
+      return id;
+    };
+    const opening = open(link, channels);
+    await eventually('the server went away', () => paused !== undefined);
+    await paused;
+    await server.resume();
+    using channel = await opening;
+    await channel.setOutput('1');
+    const listed = await server.executions.list({ limit: 10 });
+    t.same(
+      listed.map(({ executionId }) => executionId),
+      [channel.executionId],
+    );
   },
 );
 

@@ -79,6 +79,58 @@ void t.test('a stream holds back only what may be the beginning of a secret', as
   t.equal(push('the next one'), 'the next one');
 });
 
+void t.test(
+  'a secret that becomes known in the middle of a stream is masked from there on',
+  async (t) => {
+    const text = (bytes: Uint8Array) => Buffer.from(bytes).toString();
+    const before = new Masker(['hunter2-hunter2', 'abcdef', 'efghij']);
+    const after = new Masker(['hunter2-hunter2', 'abcdef', 'efghij', 'hunger']);
+    const change = (first: string, second: string) => {
+      const stream = before.stream();
+      const begun = text(stream.push(Buffer.from(first)));
+      const next = after.stream(stream);
+      return begun + text(next.push(Buffer.from(second))) + text(next.end());
+    };
+    t.equal(change('it is hun', 'ter2-hunter2.'), 'it is ***.', 'one that had begun before');
+    t.equal(
+      change('it is hun', 'ger.'),
+      'it is ***.',
+      'the new one, of which a part was held back',
+    );
+    t.equal(change('it is hun', 'ting.'), 'it is hunting.', 'what was held back is not lost');
+    t.equal(change('abcdefgh', 'ij.'), '***.', 'one that overlaps one that is masked');
+    t.equal(change('abcdefgh', '.'), '***gh.');
+    const last = after.stream();
+    t.equal(text(last.push(Buffer.from('hun'))), '');
+    t.equal(text(new Masker([]).stream(last).push(Buffer.from('t'))), 'hunt', 'none is left');
+  },
+);
+
+randomTest('a stream that goes on with another masker of the same secrets', async (t, random) => {
+  for (let round = 0; round < 300; round++) {
+    const word = () =>
+      Array.from({ length: 4 + random.int(4) }, () => random.pick(['a', 'b'])).join('');
+    const secrets = Array.from({ length: 1 + random.int(4) }, word);
+    const masker = new Masker(secrets);
+    const printed = Buffer.from(
+      Array.from({ length: random.int(60) }, () => random.pick(['a', 'b', 'b', 'c'])).join(''),
+    );
+    let stream = masker.stream();
+    const out: Uint8Array[] = [];
+    for (let at = 0; at < printed.length; ) {
+      const to = at + 1 + random.int(8);
+      out.push(stream.push(printed.subarray(at, to)));
+      if (random.chance(0.5)) stream = new Masker(secrets).stream(stream);
+      at = to;
+    }
+    out.push(stream.end());
+    const shown = Buffer.concat(out).toString();
+    if (shown !== masker.mask(printed.toString()))
+      t.fail(`${secrets.join()}: ${printed.toString()} -> ${shown}`);
+  }
+  t.pass('gives what one masker would have given');
+});
+
 void t.test('a secret within a longer one is not told apart from it', async (t) => {
   const masker = new Masker(['bcde', 'abcdef']);
   const stream = masker.stream();
