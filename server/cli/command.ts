@@ -5,7 +5,7 @@ export type Options = NonNullable<ParseArgsConfig['options']>;
 
 export interface Io {
   /** Results: what a program would read. */
-  readonly out: (text: string) => void;
+  readonly out: (result: string | Uint8Array) => void;
   /** Talk: progress, complaints, hints. */
   readonly err: (text: string) => void;
   readonly stdin: () => Promise<Buffer>;
@@ -114,16 +114,24 @@ export async function dispatch(
 function parse(found: Command, args: readonly string[]): Invocation<Options> {
   try {
     const { values, positionals } = parseArgs({
-      args: [...args],
+      args: args.map((word) => (NEGATIVE.test(word) ? MARK + word : word)),
       options: found.options,
       allowPositionals: true,
       strict: true,
     });
-    return { values, positionals };
+    for (const [name, value] of Object.entries(values))
+      values[name] = Array.isArray(value) ? value.map(unmarked) : unmarked(value);
+    return { values, positionals: positionals.map(unmarked) };
   } catch (error) {
     throw new Misuse(error instanceof Error ? error.message : String(error));
   }
 }
+
+/** No option begins with a digit: `-5` is a value. No argument holds a NUL, so that it can say so. */
+const NEGATIVE = /^-\.?\d/;
+const MARK = '\0';
+const unmarked = <T extends string | boolean | undefined>(word: T): T =>
+  typeof word === 'string' && word.startsWith(MARK) ? (word.slice(MARK.length) as T) : word;
 
 function overview(commands: readonly Command[]): string {
   const shown = commands.filter(({ isHidden }) => isHidden !== true);

@@ -4,35 +4,23 @@ import { AUDIT_COMMANDS } from './audit-commands.js';
 import { CERTIFICATE_COMMANDS } from './certificate-commands.js';
 import { type Command, dispatch } from './command.js';
 import { completionCommands } from './completion-commands.js';
-import { executionShow } from './execution-commands.js';
+import { EXECUTION_COMMANDS } from './execution-commands.js';
 import { down, status, up } from './lifecycle-commands.js';
 import { QUOTA_COMMANDS } from './quota-commands.js';
 import { run } from './run-command.js';
 import { STORE_COMMANDS } from './store-commands.js';
 import { TOKEN_COMMANDS } from './token-commands.js';
-import {
-  variableDelete,
-  variableExport,
-  variableGet,
-  variableImport,
-  variableList,
-  variablePolicy,
-  variableSet,
-} from './variable-commands.js';
+import { VARIABLE_COMMANDS } from './variable-commands.js';
+import { MORE_VARIABLE_COMMANDS } from './variable-set-commands.js';
 
 const COMMANDS: readonly Command[] = [
   up,
   down,
   status,
   run,
-  variableGet,
-  variableSet,
-  variableList,
-  variableDelete,
-  variableImport,
-  variableExport,
-  variablePolicy,
-  executionShow,
+  ...VARIABLE_COMMANDS,
+  ...MORE_VARIABLE_COMMANDS,
+  ...EXECUTION_COMMANDS,
   ...AUDIT_COMMANDS,
   ...CERTIFICATE_COMMANDS,
   ...TOKEN_COMMANDS,

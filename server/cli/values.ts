@@ -53,9 +53,9 @@ export function namespaceOf(values: {
   return { user: owner(values.user ?? DEFAULT_USER, '--user') };
 }
 
-/** Milliseconds of `500ms`, `30s`, `5m`, `2h`; a bare number is seconds. */
+/** Milliseconds of `500ms`, `30s`, `5m`, `2h`, `7d`; a bare number is seconds. */
 export function duration(text: string, option: string, mostMs: number): number {
-  const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)?$/.exec(text);
+  const match = /^(\d+(?:\.\d+)?)(ms|s|m|h|d)?$/.exec(text);
   const ms = Math.round(Number(match?.[1]) * (UNITS_MS[match?.[2] ?? 's'] ?? 0));
   if (match === null || ms < 1)
     throw new Misuse(`${option} ${text}: write a time like 30s, 5m or 500ms`);
@@ -66,7 +66,13 @@ export function duration(text: string, option: string, mostMs: number): number {
 
 const UNIT_HOUR_MS = 3_600_000;
 
-const UNITS_MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
+const UNITS_MS: Readonly<Record<string, number>> = {
+  ms: 1,
+  s: 1000,
+  m: 60_000,
+  h: UNIT_HOUR_MS,
+  d: 24 * UNIT_HOUR_MS,
+};
 
 /** Bytes of `256m`, `1g`, `64k`; a bare number is bytes. */
 export function bytes(text: string, option: string): number {

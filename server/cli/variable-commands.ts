@@ -1,78 +1,237 @@
 import type { Connection } from '#bridge/client/connection.js';
 import { BridgeError } from '#bridge/wire/errors.js';
-import { isJson, renderMembers, scanMembers } from '#bridge/wire/json-source.js';
-import { MERGE_POLICIES } from '#bridge/wire/merge-policy.js';
-import { VariableKey } from '#bridge/wire/names.js';
-import type { VariableChange } from '#bridge/wire/protocol.js';
-import { Installation } from '#server/admin/installation.js';
-import { State } from '#server/admin/state.js';
-import { atMost, COMMON, command, type Io, Misuse } from './command.js';
-import { jsonArgument, namespaceOf, oneOf, textArgument } from './values.js';
+import { isJson } from '#bridge/wire/json-source.js';
+import type { Namespace, VariableKey } from '#bridge/wire/names.js';
+import { VARIABLE_TYPES } from '#bridge/wire/protocol.js';
+import { atMost, type Command, command, Misuse } from './command.js';
+import { namespaceOf } from './values.js';
+import {
+  attributesArgument,
+  checkedKey,
+  connect,
+  HIDDEN,
+  isoTime,
+  keyArgument,
+  OPTIONS,
+  OWNERS,
+  plain,
+  REVEAL,
+  valueArgument,
+  variableJson,
+  versionArgument,
+} from './variable-values.js';
 
-const OPTIONS = { ...COMMON, user: { type: 'string' }, org: { type: 'string' } } as const;
-const OWNERS = '  --user ID, --org ID  whose variables (default: user "default")';
-
-export const variableGet = command({
+const variableGet = command({
   name: 'var get',
   summary: 'Print a variable',
   usage: 'cronium var get KEY [--reveal] [--user ID | --org ID] [--json]',
   help: [
     OWNERS,
     '  --reveal             print it although it is secret',
-    '  --json               the variable with its version and time; without it a string prints as its text',
+    '  --json               the variable with its version and time; without it a string prints as its text, and bytes as they are',
     '',
     'example: cronium var get city --user ada',
   ].join('\n'),
-  options: { ...OPTIONS, reveal: { type: 'boolean', default: false } },
+  options: { ...OPTIONS, ...REVEAL },
   async run({ positionals, values }, io) {
     const key = keyArgument(positionals, 1);
+    const namespace = namespaceOf(values);
     using server = await connect(values.state, io);
-    const variable = await server.call('variable.get', {
-      namespace: namespaceOf(values),
-      key,
-      reveal: values.reveal,
-    });
-    if (variable.text === null && !values.json)
+    const found = await server.call('variable.get', { namespace, key, reveal: values.reveal });
+    if (values.json) io.out(`${variableJson(found)}\n`);
+    else if (found.text === null)
       throw new BridgeError(
         'denied',
         `${key} is secret; to see it: cronium var get ${key} --reveal`,
       );
-    io.out(values.json ? `${variableJson(variable)}\n` : `${plain(variable.text ?? '')}\n`);
+    else if (found.type === 'bytes') io.out(Buffer.from(plain(found.text), 'base64'));
+    else io.out(`${plain(found.text)}\n`);
     return 0;
   },
 });
 
-export const variableSet = command({
+const variableShow = command({
+  name: 'var show',
+  summary: 'Show all that is known of a variable: type, schema, expiry, labels, who set it',
+  usage: 'cronium var show KEY [--reveal] [--user ID | --org ID] [--json]',
+  help: [
+    OWNERS,
+    '  --reveal             its value, too, although it is secret',
+    '',
+    'example: cronium var show limits --user ada',
+  ].join('\n'),
+  options: { ...OPTIONS, ...REVEAL },
+  async run({ positionals, values }, io) {
+    const key = keyArgument(positionals, 1);
+    const namespace = namespaceOf(values);
+    using server = await connect(values.state, io);
+    const found = await server.call('variable.get', { namespace, key, reveal: values.reveal });
+    if (values.json) {
+      io.out(`${variableJson(found)}\n`);
+      return 0;
+    }
+    const { text, type, schema, secret, expiresAt, metadata = {}, version, updatedAt, by } = found;
+    const lines: [string, string | undefined][] = [
+      ['key', key],
+      ['value', text ?? HIDDEN],
+      ['type', type],
+      ['schema', schema],
+      ['secret', secret === true ? 'yes' : undefined],
+      ['expires', expiresAt === undefined ? undefined : isoTime(expiresAt)],
+      ...Object.entries(metadata).map(([name, label]): [string, string] => [
+        'label',
+        `${name}=${label}`,
+      ]),
+      ['version', String(version)],
+      ['updated', `${isoTime(updatedAt)} by ${by}`],
+    ];
+    for (const [name, line] of lines) if (line !== undefined) io.out(`${name.padEnd(8)} ${line}\n`);
+    return 0;
+  },
+});
+
+const variableSet = command({
   name: 'var set',
-  summary: 'Set a variable',
-  usage: 'cronium var set KEY VALUE|@FILE|- [--string] [--user ID | --org ID] [--json]',
+  summary: 'Set a variable, and say what it is',
+  usage: [
+    `cronium var set KEY VALUE|@FILE|- [--string] [--type ${VARIABLE_TYPES.join('|')}|none]`,
+    '            [--schema JSON|@FILE|none] [--secret | --no-secret] [--expires 30m|TIME|never]',
+    '            [--label K=V]... [--no-labels] [--if-version N] [--user ID | --org ID] [--json]',
+  ].join('\n'),
   help: [
     OWNERS,
     '  --string             take VALUE as text even where it is valid JSON: 5 is then "5"',
+    '  --type TYPE          refuse values of another type; none: take any. bytes: those of VALUE, @FILE or - are kept, as base64',
+    '  --schema JSON        refuse values that do not fit this JSON Schema; @FILE; or none',
+    '  --secret             mask the value in what scripts print, and list it nowhere; --no-secret: no more',
+    '  --expires WHEN       it ceases to exist in 30m, 12h or 7d, or at 2030-01-31T12:00:00Z; or never',
+    '  --label K=V          a label; repeat for more. What is given replaces the labels there were; --no-labels: none',
+    '  --if-version N       only if it is at this version; 0: only if there is none. Else nothing is changed, and the exit code is 1',
     '',
-    'VALUE is JSON where it is valid JSON, and text where it is not.',
+    'VALUE is JSON where it is valid JSON, and text where it is not. What is not said of a variable stays as it is.',
     '',
-    'example: cronium var set limits \'{"cpu": 2}\' --user ada',
+    'example: cronium var set db_password @password.txt --string --secret --expires 7d --user ada',
   ].join('\n'),
-  options: { ...OPTIONS, string: { type: 'boolean', default: false } },
+  options: {
+    ...OPTIONS,
+    string: { type: 'boolean', default: false },
+    type: { type: 'string' },
+    schema: { type: 'string' },
+    secret: { type: 'boolean', default: false },
+    'no-secret': { type: 'boolean', default: false },
+    expires: { type: 'string' },
+    label: { type: 'string', multiple: true },
+    'no-labels': { type: 'boolean', default: false },
+    'if-version': { type: 'string' },
+  },
   async run({ positionals, values }, io) {
     const key = keyArgument(positionals, 2);
     const [, argument] = positionals;
     if (argument === undefined) throw new Misuse(`set ${key} to what? give a value, @FILE or -`);
-    const given = await textArgument(argument, 'VALUE', io);
-    const text = values.string || !isJson(given) ? JSON.stringify(given) : given.trim();
+    const attributes = await attributesArgument(values, io);
+    const { string } = values;
+    const { type } = attributes;
+    if (string && type === 'bytes')
+      throw new Misuse('--string and --type bytes exclude each other');
+    const wanted = values['if-version'];
+    const ifVersion = wanted === undefined ? undefined : versionArgument(wanted, '--if-version');
+    const namespace = namespaceOf(values);
+    const text = await valueArgument(argument, { string, type }, io);
     using server = await connect(values.state, io);
-    const { version } = await server.call('variable.edit', {
-      namespace: namespaceOf(values),
-      set: [[key, text]],
-      delete: [],
-    });
+    try {
+      const { version } = await server.call('variable.set', {
+        namespace,
+        key,
+        text,
+        ...attributes,
+        ...(ifVersion !== undefined && { ifVersion }),
+      });
+      if (values.json) io.out(`${JSON.stringify({ key, version })}\n`);
+      return 0;
+    } catch (error) {
+      if (ifVersion === undefined || !(error instanceof BridgeError) || error.code !== 'conflict')
+        throw error;
+      const version = await presentVersion(server, namespace, key);
+      if (values.json) io.out(`${JSON.stringify({ key, conflict: true, version })}\n`);
+      io.err(
+        version === 0
+          ? `${key} is not set: there is no version ${ifVersion} of it; to set it anew: --if-version 0`
+          : `${key} is at version ${version}, not ${ifVersion}: look at it (cronium var show ${key}), then try --if-version ${version}`,
+      );
+      return 1;
+    }
+  },
+});
+
+/** 0 = there is none. */
+async function presentVersion(
+  server: Connection,
+  namespace: Namespace,
+  key: VariableKey,
+): Promise<number> {
+  try {
+    return (await server.call('variable.get', { namespace, key })).version;
+  } catch (error) {
+    if (error instanceof BridgeError && error.code === 'not_found') return 0;
+    throw error;
+  }
+}
+
+const variableAdd = command({
+  name: 'var add',
+  summary: 'Add to a number, and print what it is now',
+  usage: 'cronium var add KEY NUMBER [--user ID | --org ID] [--json]',
+  help: [
+    OWNERS,
+    '',
+    'Exact to the last digit, and of several at once none is lost. What is not there counts from 0.',
+    '',
+    'example: cronium var add visits 1 --user ada',
+  ].join('\n'),
+  options: OPTIONS,
+  async run({ positionals, values }, io) {
+    const key = keyArgument(positionals, 2);
+    const [, by] = positionals;
+    if (by === undefined || !isJson(by) || !/^-?\d/.test(by))
+      throw new Misuse(`add how much to ${key}? write a number like 1, -5 or 0.25`);
+    const namespace = namespaceOf(values);
+    using server = await connect(values.state, io);
+    const { version, text } = await server.call('variable.add', { namespace, key, by });
+    io.out(
+      values.json
+        ? `{"key":${JSON.stringify(key)},"value":${text},"version":${version}}\n`
+        : `${text}\n`,
+    );
+    return 0;
+  },
+});
+
+const variableAppend = command({
+  name: 'var append',
+  summary: 'Append elements to an array, or text to a string',
+  usage: 'cronium var append KEY JSON|@FILE|- [--user ID | --org ID] [--json]',
+  help: [
+    OWNERS,
+    '',
+    'JSON is an array of elements or a string; what is no JSON is text. Of several at once none is lost.',
+    '',
+    'example: cronium var append hosts \'["web-3"]\' --org acme',
+  ].join('\n'),
+  options: OPTIONS,
+  async run({ positionals, values }, io) {
+    const key = keyArgument(positionals, 2);
+    const [, argument] = positionals;
+    if (argument === undefined) throw new Misuse(`append what to ${key}? give JSON, @FILE or -`);
+    const more = await valueArgument(argument, {}, io);
+    const namespace = namespaceOf(values);
+    using server = await connect(values.state, io);
+    const { version } = await server.call('variable.append', { namespace, key, more });
     if (values.json) io.out(`${JSON.stringify({ key, version })}\n`);
     return 0;
   },
 });
 
-export const variableDelete = command({
+const variableDelete = command({
   name: 'var delete',
   summary: 'Delete variables',
   usage: 'cronium var delete KEY... [--user ID | --org ID] [--json]',
@@ -96,150 +255,37 @@ export const variableDelete = command({
   },
 });
 
-export const variableList = command({
+const variableList = command({
   name: 'var list',
   summary: 'List variables with their values',
-  usage: 'cronium var list [--user ID | --org ID] [--json]',
-  help: [OWNERS, '', 'example: cronium var list --user ada'].join('\n'),
-  options: OPTIONS,
+  usage: 'cronium var list [--prefix TEXT] [--user ID | --org ID] [--json]',
+  help: [
+    OWNERS,
+    '  --prefix TEXT        only those whose keys begin so',
+    '',
+    'Of secret variables no value is shown; with --json they have "secret": true instead.',
+    '',
+    'example: cronium var list --prefix db_ --user ada',
+  ].join('\n'),
+  options: { ...OPTIONS, prefix: { type: 'string', default: '' } },
   async run({ positionals, values }, io) {
     atMost(positionals, 0);
+    const namespace = namespaceOf(values);
     using server = await connect(values.state, io);
-    const { variables } = await server.call('variable.list', { namespace: namespaceOf(values) });
+    const { variables } = await server.call('variable.list', { namespace, prefix: values.prefix });
     if (values.json) io.out(`[${variables.map(variableJson).join(',')}]\n`);
     else for (const { key, text } of variables) io.out(`${key} = ${text ?? HIDDEN}\n`);
     return 0;
   },
 });
 
-export const variableImport = command({
-  name: 'var import',
-  summary: 'Set every member of a JSON object as a variable',
-  usage: 'cronium var import JSON|@FILE|- [--user ID | --org ID] [--json]',
-  help: [
-    OWNERS,
-    '',
-    'All in one commit. Variables that the object does not name stay as they are.',
-    '',
-    'example: cronium var import @variables.json --user ada',
-  ].join('\n'),
-  options: OPTIONS,
-  async run({ positionals, values }, io) {
-    atMost(positionals, 1);
-    const [argument] = positionals;
-    if (argument === undefined) throw new Misuse('import what? give a JSON object, @FILE or -');
-    const members = scanMembers(await jsonArgument(argument, 'the import', io));
-    if (members === undefined) throw new Misuse('the import is not a JSON object');
-    const set = [...members].map(([key, text]): [VariableKey, string] => [checkedKey(key), text]);
-    using server = await connect(values.state, io);
-    const { version } = await server.call('variable.edit', {
-      namespace: namespaceOf(values),
-      set,
-      delete: [],
-    });
-    if (values.json) io.out(`${JSON.stringify({ imported: set.length, version })}\n`);
-    else io.err(`imported ${set.length} variables`);
-    return 0;
-  },
-});
-
-export const variableExport = command({
-  name: 'var export',
-  summary: 'Print all variables as one JSON object',
-  usage: 'cronium var export [--user ID | --org ID]',
-  help: [
-    OWNERS,
-    '',
-    'The object is what a script finds in variables.json; `var import` takes it back.',
-    '',
-    'example: cronium var export --user ada > backup.json',
-  ].join('\n'),
-  options: OPTIONS,
-  async run({ positionals, values }, io) {
-    atMost(positionals, 0);
-    using server = await connect(values.state, io);
-    const { variables } = await server.call('variable.list', { namespace: namespaceOf(values) });
-    const shown = variables.flatMap(({ key, text }) =>
-      text === null ? [] : [[key, text] as const],
-    );
-    if (shown.length < variables.length)
-      io.err(
-        `left out: ${variables.length - shown.length} secret variables; a whole copy makes: cronium store backup`,
-      );
-    io.out(`${renderMembers(shown)}\n`);
-    return 0;
-  },
-});
-
-export const variablePolicy = command({
-  name: 'var policy',
-  summary: 'Say how changes of a variable by several scripts at once are merged',
-  usage: 'cronium var policy [KEY [last|add|max|min|union|append]] [--user ID | --org ID] [--json]',
-  help: [
-    OWNERS,
-    '',
-    'A script reads a variable, changes it and writes it back. What is stored is then, by policy:',
-    '  last    what was written last (default)',
-    '  add     the stored number plus what the script added to the one it had read',
-    '  max, min  the larger or smaller of the stored number and the written one',
-    '  union   the stored array with the elements the script added, without those it removed',
-    '  append  the stored array or string with what the script put at the end',
-    '',
-    'Without a policy the one of KEY is printed; without KEY, all that are not "last". A write that does not fit the policy',
-    'is refused (EINVAL). `cronium var set` is not merged: it sets.',
-    '',
-    'example: cronium var policy visits add --user ada',
-  ].join('\n'),
-  options: OPTIONS,
-  async run({ positionals, values }, io) {
-    atMost(positionals, 2);
-    const [, wanted] = positionals;
-    const key = positionals.length === 0 ? undefined : keyArgument(positionals, 2);
-    const policy = wanted === undefined ? undefined : oneOf(wanted, MERGE_POLICIES, 'the policy');
-    const namespace = namespaceOf(values);
-    using server = await connect(values.state, io);
-    if (key !== undefined && policy !== undefined) {
-      await server.call('policy.set', { namespace, key, policy });
-      if (values.json) io.out(`${JSON.stringify({ key, policy })}\n`);
-      return 0;
-    }
-    const { policies } = await server.call('policy.list', { namespace });
-    if (key !== undefined) {
-      const found = policies.find(([name]) => name === key)?.[1] ?? 'last';
-      io.out(values.json ? `${JSON.stringify({ key, policy: found })}\n` : `${found}\n`);
-      return 0;
-    }
-    if (values.json) io.out(`${JSON.stringify(Object.fromEntries(policies))}\n`);
-    else for (const [name, found] of policies) io.out(`${name} ${found}\n`);
-    return 0;
-  },
-});
-
-async function connect(state: string | undefined, io: Io): Promise<Connection> {
-  return await new Installation(State.of(state, io.env)).operator();
-}
-
-function keyArgument(positionals: readonly string[], most: number): VariableKey {
-  const [key] = positionals;
-  if (key === undefined) throw new Misuse('which variable? see: cronium var list');
-  atMost(positionals, most);
-  return checkedKey(key);
-}
-
-function checkedKey(key: string): VariableKey {
-  const result = VariableKey.safeParse(key);
-  if (result.success) return result.data;
-  throw new Misuse(
-    `variable ${JSON.stringify(key)}: ${result.error.issues[0]?.message ?? 'not a key'}`,
-  );
-}
-
-/** Shown for a value that must not be. */
-const HIDDEN = '(secret)';
-
-const plain = (text: string): string =>
-  text.startsWith('"') ? (JSON.parse(text) as string) : text;
-
-/** The value as its own source text. */
-const variableJson = ({ key, text, version, updatedAt }: VariableChange): string =>
-  `{"key":${JSON.stringify(key)},"value":${text},"version":${version},"updatedAt":${JSON.stringify(new Date(updatedAt).toISOString())}}`;
+/** One variable at a time, and the list of them. */
+export const VARIABLE_COMMANDS: readonly Command[] = [
+  variableGet,
+  variableShow,
+  variableSet,
+  variableAdd,
+  variableAppend,
+  variableList,
+  variableDelete,
+];

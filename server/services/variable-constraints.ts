@@ -20,7 +20,17 @@ const TYPES: { readonly [T in VariableType]: (value: unknown) => boolean } = {
 
 /** Checks values against what was said about their variables. */
 export class Constraints {
-  readonly #ajv = new Ajv({ strict: true, allowUnionTypes: true, allErrors: false, logger: false });
+  /** Unknown keywords are refused, since they are mistakes; what JSON Schema allows is not. */
+  readonly #ajv = new Ajv({
+    strictSchema: true,
+    strictNumbers: true,
+    strictTypes: false,
+    strictTuples: false,
+    strictRequired: false,
+    allowUnionTypes: true,
+    allErrors: false,
+    logger: false,
+  });
   readonly #compiled = new Map<string, ValidateFunction>();
 
   /** @throws BridgeError `invalid`, with what is wrong where */
