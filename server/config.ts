@@ -1,4 +1,7 @@
 import { z } from 'zod';
+import { RateSettings } from './services/rate-limits.js';
+
+export { RateSettings };
 
 /** Where the key comes from that wraps all others: a file of mode 0600, or what a command prints. */
 const MasterKey = z.union([
@@ -18,6 +21,8 @@ export const ServerConfig = z.strictObject({
   /** Opens a damaged store for reading only. */
   damaged: z.boolean(),
   tokenKey: z.string(),
+  /** What differs from the default rates. */
+  rates: RateSettings.optional(),
   tls: z.strictObject({ ca: z.string(), cert: z.string(), key: z.string() }),
   logLevel: z.string(),
 });

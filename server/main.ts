@@ -81,6 +81,7 @@ async function serve(): Promise<void> {
     software: config.software,
     problems,
     maintenance,
+    ...(config.rates && { rates: config.rates }),
     observe: (op, outcome, seconds) => metrics.observe(op, outcome, seconds),
     reload: async () => {
       const files = tls();

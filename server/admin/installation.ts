@@ -143,6 +143,8 @@ export class Installation {
       keyring: path('server', 'keyring.json'),
       masterKey: this.state.masterKey,
       damaged,
+      ...(this.state.exists &&
+        this.state.settings().rates && { rates: this.state.settings().rates }),
       tokenKey: path('server', 'token.key'),
       tls: { ca: this.state.certificate('ca').cert, ...this.state.certificate('server') },
       logLevel,

@@ -4,7 +4,7 @@ import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import { z } from 'zod';
 import { BridgeError, errnoCode } from '#bridge/wire/errors.js';
-import type { ServerConfig } from '#server/config.js';
+import { RateSettings, type ServerConfig } from '#server/config.js';
 import { writeDurably } from '#server/store/durable-file.js';
 import type { CertificateFiles, LeafRequest } from './certificates.js';
 import { IssuedCertificates } from './issued-certificates.js';
@@ -16,6 +16,8 @@ const Settings = z.strictObject({
   listen: z.strictObject({ host: z.string(), port: z.int().min(0).max(65535) }),
   /** Prints the master key; without it the key is in a file of ours. */
   masterKeyCommand: z.string().optional(),
+  /** What differs from the default rates: docs/operations.md. */
+  rates: RateSettings.optional(),
 });
 type Settings = z.infer<typeof Settings>;
 

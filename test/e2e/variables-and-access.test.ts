@@ -50,7 +50,7 @@ void t.test(
           '1\ngone\n',
           'what has expired leaves the document of a running script',
         );
-          t.match(
+        t.match(
           result.stderr,
           /variable "limits" does not fit its schema: .*required property 'cpu'/,
         );

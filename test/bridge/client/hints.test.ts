@@ -75,7 +75,7 @@ async function execution(busy: Busy, outageBudgetMs: number) {
       link,
       channels,
       { user: 'ada', variablesOf: { user: 'ada' }, runtime: 'bash', event, timeoutMs: 1000 },
-      { changed: () => {}, refreshed: () => {} },
+      { changed: () => {}, refreshed: () => {}, cancelled: () => {} },
       signal,
     );
   return {

@@ -161,7 +161,7 @@ void t.test(
       software: 'test',
     });
     const channels = new Channels(link);
-    const ears = { changed: () => {}, refreshed: () => {} };
+    const ears = { changed: () => {}, refreshed: () => {}, cancelled: () => {} };
     const create = async () =>
       await ExecutionChannel.create(
         link,
