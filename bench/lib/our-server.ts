@@ -1,0 +1,67 @@
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { SOFTWARE } from '#server/admin/installation.js';
+import { State } from '#server/admin/state.js';
+import type { ServerConfig } from '#server/config.js';
+import { type CertificatePaths, type OurTarget, UNIX_SOCKET } from './our-client.js';
+import { ROOT } from './running.js';
+import { Started } from './started.js';
+
+export interface OurServer {
+  readonly started: Started;
+  readonly target: { readonly tcp: OurTarget; readonly unix: OurTarget | undefined };
+}
+
+/** Certificates and files of one installation in a directory of the bench. */
+export class OurState {
+  readonly #state: State;
+
+  private constructor(state: State) {
+    this.#state = state;
+  }
+
+  static async make(directory: string): Promise<OurState> {
+    mkdirSync(directory, { mode: 0o700 });
+    const state = new State(directory);
+    state.prepareDirectories();
+    await state.prepareCertificates();
+    return new OurState(state);
+  }
+
+  certificate(of: 'server' | 'host' | 'operator'): CertificatePaths {
+    return { ca: this.#state.certificate('ca').cert, ...this.#state.certificate(of) };
+  }
+
+  /** Our server as `cronium up` starts it, without mountd: a free port of loopback, its own log level. */
+  async startServer(): Promise<OurServer> {
+    const { path } = this.#state;
+    const socketPath = path('run', 'server.sock');
+    const config: ServerConfig = {
+      software: SOFTWARE,
+      listen: {
+        host: '127.0.0.1',
+        port: 0,
+        ...(UNIX_SOCKET && { socketPath }),
+      },
+      database: path('server', 'db'),
+      keyring: path('server', 'keyring.json'),
+      masterKey: path('server', 'master.key'),
+      tokenKey: path('server', 'token.key'),
+      tls: this.certificate('server'),
+      logLevel: 'info', // the default of `cronium up`
+    };
+    const started = await Started.start(process.execPath, [
+      '--enable-source-maps',
+      join(ROOT, 'dist/server/main.js'),
+      JSON.stringify(config),
+    ]);
+    const { port } = started.message as { port: number };
+    const tcp: OurTarget = {
+      host: '127.0.0.1',
+      port,
+      hostCertificate: this.certificate('host'),
+      operatorCertificate: this.certificate('operator'),
+    };
+    return { started, target: { tcp, unix: UNIX_SOCKET ? { ...tcp, socketPath } : undefined } };
+  }
+}

@@ -1,0 +1,19 @@
+import { existsSync, mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { EncryptedStore } from '#server/store/encrypted-store.js';
+import { Keyring } from '#server/store/keyring.js';
+import { LevelStore } from '#server/store/level-store.js';
+import type { Store } from '#server/store/store.js';
+
+/** The store as server/main.ts composes it, for a peer that is to differ in everything else. */
+export async function openSameStore(directory: string): Promise<Store> {
+  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  const database = join(directory, 'db');
+  const fresh = !existsSync(join(database, 'CURRENT'));
+  const level = await LevelStore.open(database);
+  const keyring = Keyring.open(
+    { keyring: join(directory, 'keyring.json'), masterKey: join(directory, 'master.key') },
+    fresh,
+  );
+  return new EncryptedStore(level, keyring);
+}
