@@ -1,5 +1,6 @@
 // Many executions on our server: so many calls a second of all together, or one of them that never stops calling.
 
+import { BridgeError } from '#bridge/wire/errors.js';
 import {
   ACTIONS,
   type Action,
@@ -40,6 +41,8 @@ export type LoadQuestion =
 
 export interface LoadMeasured {
   readonly perSecond: number;
+  /** Calls the server refused because there were too many; the caller calls again at once, without looking at the hint. */
+  readonly refusedPerSecond: number;
   readonly get: Quantiles;
   readonly set: Quantiles;
   /** Most calls that waited for an answer at one time. */
@@ -113,6 +116,7 @@ class LoadRun {
   #outstanding = 0;
   #outstandingMax = 0;
   #residentMax = 0;
+  #refused = 0;
   #turn = 0;
   #failure: { readonly error: unknown } | undefined;
 
@@ -163,8 +167,10 @@ class LoadRun {
   measured(): LoadMeasured {
     if (this.#failure !== undefined) throw this.#failure.error;
     const { get, set } = this.#latencies;
+    const seconds = (this.#until - this.#from) / 1000;
     return {
-      perSecond: (1000 * (get.length + set.length)) / (this.#until - this.#from),
+      perSecond: (get.length + set.length) / seconds,
+      refusedPerSecond: this.#refused / seconds,
       get: quantiles(get),
       set: quantiles(set),
       outstandingMax: this.#outstandingMax,
@@ -185,6 +191,10 @@ class LoadRun {
     try {
       if (action === 'set') await execution.set(keyOf(own), valueOf(at, turn));
       else await execution.get(keyOf((turn >>> 4) % users));
+    } catch (error) {
+      if (!(error instanceof BridgeError) || error.code !== 'rate_limited') throw error;
+      if (due >= this.#from && due < this.#until) this.#refused++;
+      return;
     } finally {
       this.#outstanding--;
     }

@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { Connection, type ServerAddress, type TlsFiles } from '#bridge/client/connection.js';
-import type { Namespace, VariableKey } from '#bridge/wire/names.js';
+import type { Namespace } from '#bridge/wire/names.js';
 import { SERVER_OPERATIONS } from '#bridge/wire/protocol.js';
 
 /** Whether an execution's channel has `variable.get {key}` and `variable.set {key, text, commitId}`. */
@@ -74,19 +74,18 @@ export class OurConnection implements Disposable {
   }
 }
 
+/** For operations that this version's table may not have, or not so. */
 type Untyped = (
   op: string,
   params: object,
-  options: { channel: number },
+  options?: { channel: number },
 ) => Promise<{ text: string }>;
 
 export class OurExecution {
-  readonly #connection: Connection;
-  readonly #operator: Connection | undefined;
+  readonly #operator: Untyped | undefined;
+  readonly #call: Untyped;
   readonly #channel: number;
   readonly #namespace: Namespace;
-  /** For operations that this version's table may not have. */
-  readonly #call: Untyped;
 
   constructor(
     connection: Connection,
@@ -94,29 +93,28 @@ export class OurExecution {
     channel: number,
     namespace: Namespace,
   ) {
-    this.#connection = connection;
-    this.#operator = operator;
+    this.#call = connection.call.bind(connection) as unknown as Untyped;
+    this.#operator = operator?.call.bind(operator) as unknown as Untyped | undefined;
     this.#channel = channel;
     this.#namespace = namespace;
-    this.#call = connection.call.bind(connection) as unknown as Untyped;
   }
 
-  async get(name: string): Promise<string> {
-    const key = name as VariableKey;
-    if (this.#operator !== undefined)
-      return (await this.#operator.call('variable.get', { namespace: this.#namespace, key })).text;
-    return (await this.#call('variable.get', { key }, { channel: this.#channel })).text;
+  async get(key: string): Promise<string> {
+    const answer =
+      this.#operator === undefined
+        ? await this.#call('variable.get', { key }, { channel: this.#channel })
+        : await this.#operator('variable.get', { namespace: this.#namespace, key });
+    return answer.text;
   }
 
   /** Resolves once durable. */
-  async set(name: string, text: string): Promise<void> {
-    const key = name as VariableKey;
+  async set(key: string, text: string): Promise<void> {
     const commitId = randomUUID();
-    const channel = this.#channel;
-    if (CHANNEL_OPERATIONS) await this.#call('variable.set', { key, text, commitId }, { channel });
+    const options = { channel: this.#channel };
+    if (CHANNEL_OPERATIONS) await this.#call('variable.set', { key, text, commitId }, options);
     else {
-      const edit = { set: [[key, text] as [VariableKey, string]], delete: [], bases: [], commitId };
-      await this.#connection.call('variables.commit', edit, { channel });
+      const edit = { set: [[key, text]], delete: [], bases: [], commitId };
+      await this.#call('variables.commit', edit, options);
     }
   }
 }

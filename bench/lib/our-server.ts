@@ -7,6 +7,12 @@ import { type CertificatePaths, type OurTarget, UNIX_SOCKET } from './our-client
 import { ROOT } from './running.js';
 import { Started } from './started.js';
 
+/**
+ * For the server that is compared with peers that have no rate limits: what makes ours none. Empty while ServerConfig knows no
+ * limits.
+ */
+const WITHOUT_LIMITS: Partial<ServerConfig> = {};
+
 export interface OurServer {
   readonly started: Started;
   readonly target: { readonly tcp: OurTarget; readonly unix: OurTarget | undefined };
@@ -32,8 +38,8 @@ export class OurState {
     return { ca: this.#state.certificate('ca').cert, ...this.#state.certificate(of) };
   }
 
-  /** Our server as `cronium up` starts it, without mountd: a free port of loopback, its own log level. */
-  async startServer(): Promise<OurServer> {
+  /** Our server as `cronium up` starts it, without mountd, on a free port of loopback. */
+  async startServer(limits: 'default limits' | 'no limits'): Promise<OurServer> {
     const { path } = this.#state;
     const socketPath = path('run', 'server.sock');
     const config: ServerConfig = {
@@ -49,6 +55,7 @@ export class OurState {
       tokenKey: path('server', 'token.key'),
       tls: this.certificate('server'),
       logLevel: 'info', // the default of `cronium up`
+      ...(limits === 'no limits' && WITHOUT_LIMITS),
     };
     const started = await Started.start(process.execPath, [
       '--enable-source-maps',

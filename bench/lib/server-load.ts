@@ -1,7 +1,7 @@
 // `npm run bench -- server --load`: our server alone, with many executions, and with a tenant that floods it.
 import { join } from 'node:path';
 import type { ExecutionsConfig, LoadMeasured, LoadQuestion } from './executions-load.js';
-import { markdownTable, median, verdict } from './figures.js';
+import { fastest, markdownTable, median, verdict } from './figures.js';
 import { GeneratorProcess } from './generator-process.js';
 import type { Quantiles } from './load-generator.js';
 import type { OurTarget } from './our-client.js';
@@ -48,7 +48,7 @@ async function manyExecutions({ rounds, seconds, rate }: LoadOptions, directory:
   const json: object[] = [];
   for (const connections of SPREADS) {
     const state = await OurState.make(join(directory, `load-${connections}`));
-    const { started, target } = await state.startServer();
+    const { started, target } = await state.startServer('default limits');
     await using server = started;
     const idle = memoryOf(server.pid).resident;
     say(`${EXECUTIONS} executions over ${connections} connections`);
@@ -74,6 +74,7 @@ async function manyExecutions({ rounds, seconds, rate }: LoadOptions, directory:
     lines.push([
       `${connections}`,
       middle(({ perSecond }) => perSecond).toFixed(0),
+      middle(({ refusedPerSecond }) => refusedPerSecond).toFixed(0),
       middle(({ get }) => get.p50Us).toFixed(0),
       middle(({ get }) => get.p99Us).toFixed(0),
       middle(({ set }) => set.p50Us).toFixed(0),
@@ -84,7 +85,15 @@ async function manyExecutions({ rounds, seconds, rate }: LoadOptions, directory:
     ]);
     json.push({ connections, executions: EXECUTIONS, idle, peak, measured });
   }
-  const head = ['connections', 'ops/s', 'get p50 us', 'get p99 us', 'set p50 us', 'set p99 us'];
+  const head = [
+    'connections',
+    'ops/s',
+    'refused/s',
+    'get p50 us',
+    'get p99 us',
+    'set p50 us',
+    'set p99 us',
+  ];
   const memory = ['RSS idle MiB', 'RSS MiB', 'peak MiB'];
   const title = `${EXECUTIONS} executions, ${rate} operations a second of all together, half of them gets`;
   return { text: `${title}\n\n${markdownTable([[...head, ...memory], ...lines], 0)}`, json };
@@ -100,9 +109,9 @@ type Scene = (typeof SCENES)[number];
 async function floodBeside({ rounds, seconds }: LoadOptions, directory: string) {
   const state = await OurState.make(join(directory, 'flooded'));
   const elsewhere = await OurState.make(join(directory, 'elsewhere'));
-  const first = await state.startServer();
+  const first = await state.startServer('default limits');
   await using _first = first.started;
-  const second = await elsewhere.startServer();
+  const second = await elsewhere.startServer('default limits');
   await using _second = second.started;
   const tenant = async (target: OurTarget, users: string) =>
     await generatorOf({ target, connections: 1, executions: 1, users });
@@ -145,21 +154,34 @@ function floodText(
     for (const scene of SCENES) {
       const figures = (figure: keyof Quantiles) =>
         measured[scene].map((one) => one[action][figure]);
-      const alone = measured.alone.map((one) => one[action].p99Us);
       const p99 = figures('p99Us');
-      const times = p99.map((each, i) => each / (alone[i] ?? Number.NaN));
-      const best = Math.min(...p99) / Math.min(...alone);
+      const times = (base: Scene) => {
+        const found = measured[base].map((one) => one[action].p99Us);
+        const each = p99.map((figure, i) => figure / (found[i] ?? Number.NaN));
+        return { median: median(each), best: fastest(p99) / fastest(found) };
+      };
+      const shown = (base: Scene) => {
+        if (SCENES.indexOf(base) >= SCENES.indexOf(scene)) return '';
+        const { median: middle, best } = times(base);
+        return `${middle.toFixed(2)} (${best.toFixed(2)})`;
+      };
+      const ofFlood = (figure: (one: LoadMeasured) => number) =>
+        scene === 'alone' ? '' : median(floods[scene].map(figure)).toFixed(0);
+      const { median: middle, best } = times('alone');
       lines.push([
         action,
         scene,
         median(figures('p50Us')).toFixed(0),
         median(p99).toFixed(0),
-        scene === 'alone' ? '' : `${median(times).toFixed(2)} (${best.toFixed(2)})`,
-        scene === 'flood' ? verdict([median(times), best], FLOOD_TIMES_MAX) : '',
-        scene === 'alone' ? '' : median(floods[scene].map(({ perSecond }) => perSecond)).toFixed(0),
+        shown('alone'),
+        shown('flood elsewhere'),
+        scene === 'flood' ? verdict([middle, best], FLOOD_TIMES_MAX) : '',
+        ofFlood(({ perSecond }) => perSecond),
+        ofFlood(({ refusedPerSecond }) => refusedPerSecond),
       ]);
     }
-  const head = ['quiet', 'beside', 'p50 us', 'p99 us', 'p99, times alone', `< ${FLOOD_TIMES_MAX}x`];
+  const head = ['quiet', 'beside', 'p50 us', 'p99 us', 'p99, × alone', '× elsewhere'];
+  const more = [`alone < ${FLOOD_TIMES_MAX}x`, 'flood ops/s', 'refused/s'];
   const title = `A quiet tenant (1 outstanding) beside a flooding one (${FLOOD_OUTSTANDING} outstanding), gets and sets in turn`;
-  return `${title}\n\n${markdownTable([[...head, 'flood ops/s'], ...lines], 2)}`;
+  return `${title}\n\n${markdownTable([[...head, ...more], ...lines], 2)}`;
 }

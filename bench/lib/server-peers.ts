@@ -76,7 +76,7 @@ export class ServerPeers implements AsyncDisposable {
 }
 
 const ours: Starter = async (_directory, state) => {
-  const { started, target } = await state.startServer();
+  const { started, target } = await state.startServer('no limits');
   return {
     server: started,
     targets: {
