@@ -8,7 +8,7 @@ import { SERVER_OPERATIONS } from '#bridge/wire/protocol.js';
 /** Whether an execution's channel has `variable.get {key}` and `variable.set {key, text, commitId}`. */
 const CHANNEL_OPERATIONS = Object.hasOwn(SERVER_OPERATIONS, 'variable.set');
 
-/** Whether ServerAddress takes a `socketPath`, and ServerConfig's `listen` too (our-server.ts). */
+/** Whether ServerAddress takes a `socketPath`, and ServerConfig a `socket`: then our-server.ts names it, whatever this says. */
 export const UNIX_SOCKET: boolean = false;
 
 const SOFTWARE = 'cronium-bench';

@@ -7,6 +7,9 @@ import { type CertificatePaths, type OurTarget, UNIX_SOCKET } from './our-client
 import { ROOT } from './running.js';
 import { Started } from './started.js';
 
+/** tcpmux: nobody has listened there for decades. */
+const NOBODY = 1;
+
 /**
  * For the server that is compared with peers that have no rate limits: what makes ours none. Empty while ServerConfig knows no
  * limits.
@@ -44,11 +47,8 @@ export class OurState {
     const socketPath = path('run', 'server.sock');
     const config: ServerConfig = {
       software: SOFTWARE,
-      listen: {
-        host: '127.0.0.1',
-        port: 0,
-        ...(UNIX_SOCKET && { socketPath }),
-      },
+      listen: { host: '127.0.0.1', port: 0 },
+      ...(UNIX_SOCKET && { socket: socketPath }),
       database: path('server', 'db'),
       keyring: path('server', 'keyring.json'),
       masterKey: path('server', 'master.key'),
@@ -69,6 +69,8 @@ export class OurState {
       hostCertificate: this.certificate('host'),
       operatorCertificate: this.certificate('operator'),
     };
-    return { started, target: { tcp, unix: UNIX_SOCKET ? { ...tcp, socketPath } : undefined } };
+    // Should the client fall back to TCP where the socket does not answer, it finds nothing there.
+    const unix = { ...tcp, port: NOBODY, socketPath };
+    return { started, target: { tcp, unix: UNIX_SOCKET ? unix : undefined } };
   }
 }

@@ -10,7 +10,7 @@ export async function openSameStore(directory: string): Promise<Store> {
   mkdirSync(directory, { recursive: true, mode: 0o700 });
   const database = join(directory, 'db');
   const fresh = !existsSync(join(database, 'CURRENT'));
-  const level = await LevelStore.open(database);
+  const level = await LevelStore.open(database, { integrityKey: () => Buffer.alloc(32) });
   const keyring = Keyring.open(
     { keyring: join(directory, 'keyring.json'), masterKey: join(directory, 'master.key') },
     fresh,
