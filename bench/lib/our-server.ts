@@ -3,22 +3,30 @@ import { join } from 'node:path';
 import { SOFTWARE } from '#server/admin/installation.js';
 import { State } from '#server/admin/state.js';
 import type { ServerConfig } from '#server/config.js';
-import { type CertificatePaths, type OurTarget, UNIX_SOCKET } from './our-client.js';
+import type { CertificatePaths, OurTarget } from './our-client.js';
 import { ROOT } from './running.js';
 import { Started } from './started.js';
 
 /** tcpmux: nobody has listened there for decades. */
 const NOBODY = 1;
 
-/**
- * For the server that is compared with peers that have no rate limits: what makes ours none. Empty while ServerConfig knows no
- * limits.
- */
-const WITHOUT_LIMITS: Partial<ServerConfig> = {};
+/** For the server that is compared with peers that have no rate limits: as good as none. */
+const NO_LIMIT = { burst: 1_000_000_000, perSecond: 1_000_000_000 };
+const WITHOUT_LIMITS: Partial<ServerConfig> = {
+  rates: {
+    rates: Object.fromEntries(
+      ['execution', 'namespace', 'peer'].map((limited) => [
+        limited,
+        { read: NO_LIMIT, write: NO_LIMIT, admin: NO_LIMIT },
+      ]),
+    ),
+    inFlight: { execution: 1_000_000, namespace: 1_000_000, peer: 1_000_000 },
+  },
+};
 
 export interface OurServer {
   readonly started: Started;
-  readonly target: { readonly tcp: OurTarget; readonly unix: OurTarget | undefined };
+  readonly target: { readonly tcp: OurTarget; readonly unix: OurTarget };
 }
 
 /** Certificates and files of one installation in a directory of the bench. */
@@ -48,10 +56,11 @@ export class OurState {
     const config: ServerConfig = {
       software: SOFTWARE,
       listen: { host: '127.0.0.1', port: 0 },
-      ...(UNIX_SOCKET && { socket: socketPath }),
+      socket: socketPath,
       database: path('server', 'db'),
       keyring: path('server', 'keyring.json'),
-      masterKey: path('server', 'master.key'),
+      masterKey: { file: path('server', 'master.key') },
+      damaged: false,
       tokenKey: path('server', 'token.key'),
       tls: this.certificate('server'),
       logLevel: 'info', // the default of `cronium up`
@@ -66,11 +75,10 @@ export class OurState {
     const tcp: OurTarget = {
       host: '127.0.0.1',
       port,
-      hostCertificate: this.certificate('host'),
-      operatorCertificate: this.certificate('operator'),
+      certificate: this.certificate('host'),
     };
     // Should the client fall back to TCP where the socket does not answer, it finds nothing there.
     const unix = { ...tcp, port: NOBODY, socketPath };
-    return { started, target: { tcp, unix: UNIX_SOCKET ? unix : undefined } };
+    return { started, target: { tcp, unix } };
   }
 }
