@@ -64,6 +64,8 @@ export class EncryptedStore implements Store {
   readonly #flights = new Flights();
   readonly #watches = new Set<Watch>();
   /** Opened once for all watchers that hear of it. */
+  /** What was sealed, by the sealed bytes: a store that tells of the very bytes it was given spares watchers the opening. */
+  readonly #plain = new WeakMap<Uint8Array, Extract<Op, { put: Key }>>();
   readonly #opened = new WeakMap<Entry, Entry>();
 
   /** Takes over `inner`: closing this closes it. Call `finishShredding` before anything else. */
@@ -331,6 +333,7 @@ export class EncryptedStore implements Store {
     return ops.map((op): Op => {
       if ('del' in op) return { del: this.#sealer.hide(op.del) };
       const { stored, record } = this.#sealer.seal(op.put, op.value);
+      this.#plain.set(record, op);
       return op.version === undefined
         ? { put: stored, value: record }
         : { put: stored, value: record, version: op.version };
@@ -370,7 +373,11 @@ export class EncryptedStore implements Store {
   #openOnce(entry: Entry): Entry {
     let opened = this.#opened.get(entry);
     if (opened === undefined) {
-      opened = this.#sealer.open(entry);
+      const plain = this.#plain.get(entry.value);
+      opened =
+        plain === undefined
+          ? this.#sealer.open(entry)
+          : { key: plain.put, value: plain.value, version: entry.version };
       this.#opened.set(entry, opened);
     }
     return opened;

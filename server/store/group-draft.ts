@@ -1,6 +1,5 @@
 import type { Admitted } from './admission.js';
 import type { Link } from './commit-chain.js';
-import { idKey } from './internal-keys.js';
 import { type RecordTags, type TagSum, tagOf } from './record-tags.js';
 import type { Committed, Entry } from './store.js';
 
@@ -11,13 +10,15 @@ export interface Known {
   readonly version: number;
   readonly tag: Buffer | undefined;
 }
+const NOTHING: readonly Entry[] = [];
 export const ABSENT: Known = { version: 0, tag: undefined };
 
 /** What one group is about to do: checks are decided and changes collected against what is known. */
 export class GroupDraft {
   readonly batch: BatchOp[] = [];
   readonly sum: TagSum;
-  readonly ids: string[] = [];
+  readonly #made = new Map<string, number>();
+  readonly #madeBefore: (id: string) => number | undefined;
   /** The recorder's puts, for watchers. */
   readonly recorded: Entry[] = [];
   readonly #tags: RecordTags;
@@ -25,7 +26,13 @@ export class GroupDraft {
   readonly #before: number;
   #version: number;
 
-  constructor(tags: RecordTags, known: Map<string, Known>, last: Link) {
+  constructor(
+    tags: RecordTags,
+    known: Map<string, Known>,
+    last: Link,
+    madeBefore: (id: string) => number | undefined,
+  ) {
+    this.#madeBefore = madeBefore;
     this.#tags = tags;
     this.#known = known;
     this.#version = last.version;
@@ -37,6 +44,11 @@ export class GroupDraft {
     return this.#version;
   }
 
+  /** Ids under which commits of this group were made. */
+  get made(): [string, number][] {
+    return [...this.#made];
+  }
+
   /** No commit went through and nothing was recorded: there is nothing to write. */
   get isEmpty(): boolean {
     return this.#version === this.#before;
@@ -46,20 +58,16 @@ export class GroupDraft {
     admitted: Admitted,
     id: string | undefined,
   ): { committed: Committed; entries: readonly Entry[] } {
-    const idBytes = id === undefined ? undefined : idKey(id);
-    const made = idBytes && this.#known.get(idBytes.toString('latin1'));
-    if (made !== undefined && made.version > 0)
-      return { committed: { ok: true, version: made.version, repeated: true }, entries: [] };
+    const before = id === undefined ? undefined : (this.#made.get(id) ?? this.#madeBefore(id));
+    if (before !== undefined)
+      return { committed: { ok: true, version: before, repeated: true }, entries: NOTHING };
     const conflicts = admitted.checks.filter((c) => this.#versionOf(c.name) !== c.version);
     if (conflicts.length > 0)
-      return { committed: { ok: false, conflicts: conflicts.map((c) => c.key) }, entries: [] };
+      return { committed: { ok: false, conflicts: conflicts.map((c) => c.key) }, entries: NOTHING };
     const version = ++this.#version;
     const entries: Entry[] = [];
     this.#apply(admitted.ops, entries);
-    if (idBytes !== undefined && id !== undefined) {
-      this.#put(idBytes.toString('latin1'), idBytes, version, new Uint8Array());
-      this.ids.push(id);
-    }
+    if (id !== undefined) this.#made.set(id, version);
     return { committed: { ok: true, version }, entries };
   }
 
@@ -68,12 +76,6 @@ export class GroupDraft {
     if (ops.length === 0) return;
     if (this.isEmpty) this.#version++;
     this.#apply(ops, this.recorded);
-  }
-
-  /** What is stored under the id must be known. */
-  forgetId(id: string): void {
-    const key = idKey(id);
-    this.#delete(key.toString('latin1'), key);
   }
 
   #apply(ops: Admitted['ops'], entries: Entry[]): void {

@@ -9,7 +9,7 @@ import { encodeLink, type KeptLinks, type Link } from './commit-chain.js';
 import { FileSums } from './file-sums.js';
 import { ABSENT, GroupDraft, type Known } from './group-draft.js';
 import { HeadFile } from './head-file.js';
-import { idKey, linkKey, RECORDS_FROM } from './internal-keys.js';
+import { linkKey, RECORDS_FROM } from './internal-keys.js';
 import { decodeKey, encodeKey, rangeBounds } from './key-bytes.js';
 import { complaintsOf, copyDatabase, type Db, openDb, storeError } from './level-db.js';
 import { RecordTags, tagOf, valueOf, versionOf } from './record-tags.js';
@@ -352,8 +352,10 @@ export class LevelStore implements Store {
 
   async #writeGroup(group: readonly Waiting[]): Promise<void> {
     if (this.#reopen) await this.#openAgain();
-    await this.#learn(group.flatMap(keysOf));
-    const draft = new GroupDraft(this.#tags, this.#known, this.#last);
+    await this.#learn(group);
+    const draft = new GroupDraft(this.#tags, this.#known, this.#last, (id) =>
+      this.#kept.versionOf(id),
+    );
     const done = group.map((waiting) => ({
       waiting,
       ...draft.commit(waiting.admitted, waiting.commit.id),
@@ -363,7 +365,7 @@ export class LevelStore implements Store {
       for (const { waiting, committed } of done) waiting.resolve(committed);
       return;
     }
-    const link = await this.#linkOf(draft);
+    const link = this.#linkOf(draft);
     await this.#db.batch(draft.batch, { sync: true });
     this.#head.write(link);
     this.#last = link;
@@ -386,35 +388,37 @@ export class LevelStore implements Store {
       if (waiting.commit.note !== undefined) noted.push({ note: waiting.commit.note, committed });
     if (noted.length === 0 || this.#recorder === undefined) return;
     const ops = encodedOps(this.#recorder.record(noted));
-    await this.#learn(ops);
+    await this.#learn([{ admitted: { checks: [], ops } }]);
     draft.record(ops);
   }
 
   /** Adds the group's link, and the links and ids that nobody needs any more, to the batch. */
-  async #linkOf(draft: GroupDraft): Promise<Link> {
+  #linkOf(draft: GroupDraft): Link {
     const at = this.now();
     const sequence = this.#last.sequence + 1;
-    const forgotten = this.#kept.forget(at);
-    await this.#learn(forgotten.flatMap(({ ids: old }) => old.map(encodedId)));
-    for (const { sequence: old, ids: oldIds } of forgotten) {
-      draft.batch.push({ type: 'del', key: linkKey(old) });
-      for (const id of oldIds) draft.forgetId(id);
-    }
+    for (const old of this.#kept.forget(at)) draft.batch.push({ type: 'del', key: linkKey(old) });
     const bytes = draft.batch.reduce(
       (sum, op) => sum + op.key.length + ('value' in op ? op.value.length : 0),
       0,
     );
-    const { version, sum, ids } = draft;
-    const parts = { sequence, version, at, sum, bytes, ids, previous: this.#last.mac };
+    const { version, sum, made } = draft;
+    const parts = { sequence, version, at, sum, bytes, made, previous: this.#last.mac };
     const { bytes: value, mac } = encodeLink(this.#key, parts);
     draft.batch.push({ type: 'put', key: linkKey(sequence), value });
     return { ...parts, mac };
   }
 
   /** Reads what is stored under those keys that nobody has read lately. */
-  async #learn(keys: readonly { name: string; bytes: Buffer }[]): Promise<void> {
+  async #learn(
+    group: readonly { readonly admitted: Pick<Admitted, 'checks' | 'ops'> }[],
+  ): Promise<void> {
     const unknown = new Map<string, Buffer>();
-    for (const { name, bytes } of keys) if (!this.#known.has(name)) unknown.set(name, bytes);
+    for (const { admitted } of group) {
+      for (const { name, bytes } of admitted.checks)
+        if (!this.#known.has(name)) unknown.set(name, bytes);
+      for (const { name, bytes } of admitted.ops)
+        if (!this.#known.has(name)) unknown.set(name, bytes);
+    }
     if (unknown.size === 0) return;
     const records = await this.#db.getMany([...unknown.values()]);
     let i = 0;
@@ -471,14 +475,3 @@ export interface Exported extends AsyncDisposable {
 export type StoredPair = readonly [key: Buffer, value: Buffer];
 
 const BULK = { highWaterMarkBytes: 1024 * 1024 };
-
-const encodedId = (id: string) => {
-  const bytes = idKey(id);
-  return { bytes, name: bytes.toString('latin1') };
-};
-
-function keysOf({ admitted, commit: { id } }: Waiting): { name: string; bytes: Buffer }[] {
-  const keys: { name: string; bytes: Buffer }[] = [...admitted.checks, ...admitted.ops];
-  if (id !== undefined) keys.push(encodedId(id));
-  return keys;
-}

@@ -1,6 +1,6 @@
 import { setImmediate as turn } from 'node:timers/promises';
 import type { AbstractSnapshot } from 'abstract-level';
-import { decodeInternal, RECORDS_FROM } from './internal-keys.js';
+import { RECORDS_FROM } from './internal-keys.js';
 import { decodeKey } from './key-bytes.js';
 import type { Db } from './level-db.js';
 import { type RecordTags, TagSum, tagOf } from './record-tags.js';
@@ -51,7 +51,7 @@ export async function scanRecords(
 
 function familyOf(key: Buffer): string {
   try {
-    return decodeInternal(key) ?? decodeKey(key)[0];
+    return decodeKey(key)[0];
   } catch {
     return 'unknown';
   }

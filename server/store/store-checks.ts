@@ -24,7 +24,7 @@ const NO_LINK: Link = {
   at: 0,
   sum: new TagSum(),
   bytes: 0,
-  ids: [],
+  made: [],
   previous: GENESIS,
   mac: GENESIS,
 };

@@ -54,7 +54,7 @@ export type Committed =
   | { readonly ok: false; readonly conflicts: readonly Key[] };
 
 /** How long a commit's id is remembered at least: longer than anybody waits for an answer before asking again. */
-export const IDEMPOTENCY_MS = 10 * 60 * 1000;
+export const IDEMPOTENCY_MS = 2 * 60 * 1000;
 export const COMMIT_ID_LENGTH_MAX = 128;
 
 /** The puts of one commit under a watched prefix. Deletions are not reported: services that need them write a tombstone. */

@@ -45,7 +45,6 @@ void t.test(
     for (let i = 0; i < 300; i++)
       await store.commit({
         ops: [put(['f', i], `${i}`.repeat(500))],
-        ...(i === 7 && { id: 'seventh' }),
       });
     let running = true;
     const writing = (async () => {
@@ -68,11 +67,6 @@ void t.test(
     t.equal(Math.max(...versions), second.version, 'the newest commit of that moment is there');
     const last = await second.get(['f', 'late']);
     t.equal(last === undefined || last.version === second.version, true, 'and whole');
-    t.match(await second.commit({ ops: [], id: 'seventh' }), {
-      ok: true,
-      version: 8,
-      repeated: true,
-    });
     t.match(await second.commit({ ops: [put(['f', 'new'], 'x')] }), {
       ok: true,
       version: restored.version + 1,
