@@ -175,10 +175,10 @@ export class Executions implements AsyncDisposable {
         signal,
         cancelled,
       });
-      await printed.end();
+      printed.end();
       const status = statusOf(followed, exact && followed.stderrSeen);
       const outcome = await tree.finish(status === 'succeeded');
-      await printed.end(); // of warnings that came with it
+      printed.end(); // of warnings that came with it
       const { code } = followed.exit;
       const ended: Ended = {
         status,

@@ -65,12 +65,12 @@ export class MaskedLog {
     await this.#give(stream, this.#streams[stream].push(data));
   }
 
-  /** Passes on what is held back: there is nothing to follow. */
-  async end(): Promise<void> {
+  /** Passes on what is held back, a KiB at most: there is nothing to follow. A reader who is slow or gone is not waited for. */
+  end(): void {
     this.#catchUp();
     if (this.#isWithheld) return;
     for (const stream of ['stdout', 'stderr'] as const)
-      await this.#give(stream, this.#streams[stream].end());
+      this.#give(stream, this.#streams[stream].end()).catch(() => {});
   }
 
   /** A text of ours that may quote what a script wrote. */

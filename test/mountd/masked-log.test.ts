@@ -26,7 +26,7 @@ void t.test(
     await print('ter2\n');
     await print('ting\n', 'stderr');
     await print('the end: hunt');
-    await log.end();
+    log.end();
     t.same(shown, ['1:Oslo: ', '2:oops ', '1:***\n', '2:hunting\n', '1:the end: ', '1:hunt']);
   },
 );
@@ -77,7 +77,7 @@ void t.test(
     t.equal(log.warning, undefined, 'values that were replaced make room');
     log.learn([{ key: 'c', text: long('c'), secret: true }]);
     await print('three\n');
-    await log.end();
+    log.end();
     t.same(shown, ['1:one\n', '1:two\n']);
     t.match(log.warning, /secret variables have more than 131072 bytes.*is not shown/);
     t.equal(log.mask('anything'), '***');

@@ -12,25 +12,15 @@ void t.test(
   'what is said of a variable is kept, shown, and refuses what does not fit',
   async (t) => {
     await using desk = await open();
-    const { run } = { run: desk.run.bind(desk) };
+    const on = async (verb: string, ...args: string[]) =>
+      await desk.run(['var', verb, 'limits', ...args, '--user', 'ada']);
     const schema = '{"type": "object", "required": ["cpu"]}';
-    const set = await run([
-      ...['var', 'set', 'limits', '{"cpu": 2.0}', '--user', 'ada', '--type', 'object'],
-      ...[
-        '--schema',
-        schema,
-        '--label',
-        'team=a',
-        '--label',
-        'tier=1=2',
-        '--expires',
-        '7d',
-        '--json',
-      ],
-    ]);
+    const labels = ['--label', 'team=a', '--label', 'tier=1=2'];
+    const more = ['--schema', schema, '--expires', '7d', ...labels];
+    const set = await on('set', '{"cpu": 2.0}', '--type', 'object', ...more, '--json');
     t.equal(set.code, 0, set.stderr);
     const { version } = JSON.parse(set.stdout) as { version: number };
-    const shown = await run(['var', 'show', 'limits', '--user', 'ada']);
+    const shown = await on('show');
     for (const line of [
       'value    {"cpu": 2.0}',
       'type     object',
@@ -41,9 +31,7 @@ void t.test(
     ])
       t.ok(shown.stdout.includes(`${line}\n`), line);
     t.match(shown.stdout, /^updated {2}20.* by operator:test-operator$/m);
-    const json = JSON.parse(
-      (await run(['var', 'show', 'limits', '--user', 'ada', '--json'])).stdout,
-    );
+    const json = JSON.parse((await on('show', '--json')).stdout);
     t.match(json, {
       key: 'limits',
       value: { cpu: 2 },
@@ -55,25 +43,30 @@ void t.test(
     const life = Date.parse((json as { expiresAt: string }).expiresAt) - Date.now();
     t.ok(Math.abs(life - 7 * 86_400_000) < 60_000, 'it expires in seven days');
 
-    const wrongType = await run(['var', 'set', 'limits', '[]', '--user', 'ada']);
+    const wrongType = await on('set', '[]');
     t.match(wrongType, { code: 2, stderr: /must be of type object; see: cronium var show limits/ });
-    const misfit = await run(['var', 'set', 'limits', '{"mem": 1}', '--user', 'ada']);
+    const misfit = await on('set', '{"mem": 1}');
     t.match(misfit, { code: 2, stderr: /does not fit its schema: .*'cpu'/ });
     for (const bad of ['{"type": 5}', '{"tipe": "object"}', '5']) {
-      const refused = await run(['var', 'set', 'limits', '1', '--user', 'ada', '--schema', bad]);
+      const refused = await on('set', '1', '--schema', bad);
       t.match(refused, { code: 2, stderr: /the schema cannot be used/ }, bad);
     }
 
-    const freed = await run([
-      ...['var', 'set', 'limits', '5', '--user', 'ada', '--type', 'none', '--schema', 'none'],
-      ...['--expires', 'never', '--no-labels'],
-    ]);
-    t.equal(freed.code, 0, freed.stderr);
-    const after = JSON.parse(
-      (await run(['var', 'show', 'limits', '--user', 'ada', '--json'])).stdout,
+    const freed = await on(
+      'set',
+      '5',
+      '--type',
+      'none',
+      '--schema',
+      'none',
+      '--expires',
+      'never',
+      '--no-labels',
     );
+    t.equal(freed.code, 0, freed.stderr);
+    const after = JSON.parse((await on('show', '--json')).stdout);
     t.strictSame(Object.keys(after as object), ['key', 'value', 'version', 'updatedAt', 'by']);
-    t.equal((await run(['var', 'set', 'limits', '"5"', '--user', 'ada'])).code, 0, 'anything fits');
+    t.equal((await on('set', '"5"')).code, 0, 'anything fits');
   },
 );
 
