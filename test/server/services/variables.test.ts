@@ -464,7 +464,7 @@ void t.test(
     const directory = mkdtempSync(join(tmpdir(), 'cronium-variables-'));
     t.teardown(() => rmSync(directory, { recursive: true }));
     await using store = new EncryptedStore(
-      await LevelStore.open(directory, { integrityKey: () => Buffer.alloc(32) }),
+      await LevelStore.open(join(directory, 'db'), { integrityKey: () => Buffer.alloc(32) }),
       Keyring.ephemeral(),
     );
     const desk = new Desk(store);
