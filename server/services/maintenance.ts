@@ -33,7 +33,7 @@ export class Maintenance implements AsyncDisposable {
   async verify(): Promise<Result<StoreOperations, 'store.verify'>> {
     this.#verifying ??= this.#parts.level
       .verify()
-      .then(({ problems, ...report }) => ({ ...report, problems: [...problems] }))
+      .then(({ version, records, problems }) => ({ version, records, problems: [...problems] }))
       .finally(() => {
         this.#verifying = undefined;
       });

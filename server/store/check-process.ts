@@ -11,6 +11,8 @@ export interface StoreReport {
   readonly records: number;
   /** Sentences; empty when everything holds. */
   readonly problems: readonly string[];
+  /** LevelDB's. With everything in place they are about the torn end of a log, which nobody was told was stored. */
+  readonly complaints: readonly string[];
 }
 
 export interface CheckRequest {
@@ -58,6 +60,7 @@ export async function checkInChild(
     return {
       version: 0,
       records: 0,
+      complaints: [],
       problems: [
         `LevelDB gave up reading it (${how}${words === undefined ? '' : `: ${words.slice(-120)}`})`,
       ],

@@ -11,7 +11,7 @@ import { ABSENT, GroupDraft, type Known } from './group-draft.js';
 import { HeadFile } from './head-file.js';
 import { linkKey, RECORDS_FROM } from './internal-keys.js';
 import { decodeKey, encodeKey, rangeBounds } from './key-bytes.js';
-import { complaintsOf, copyDatabase, type Db, openDb, storeError } from './level-db.js';
+import { copyDatabase, type Db, openDb, storeError } from './level-db.js';
 import { RecordTags, tagOf, valueOf, versionOf } from './record-tags.js';
 import {
   type Commit,
@@ -133,7 +133,9 @@ export class LevelStore implements Store {
       key = options.integrityKey();
       if (!sums.hold(key)) {
         const request = { directory, key: key.toString('base64'), hasHead: true };
-        problems.push(...(await checkInChild(request, options.progress)).problems);
+        const report = await checkInChild(request, options.progress);
+        problems.push(...report.problems);
+        for (const complaint of report.complaints) onError(new Error(`LevelDB: ${complaint}`));
         if (problems.length > 0 && !readOnly) throw damaged(directory, problems);
       }
     }
@@ -144,11 +146,7 @@ export class LevelStore implements Store {
       head = HeadFile.open(headPath, key);
       await assertFormat(db, directory);
       const chain = await readChain(db, key);
-      for (const problem of [
-        ...complaintsOf(directory),
-        ...chain.problems,
-        ...headProblems(head, chain),
-      ])
+      for (const problem of [...chain.problems, ...headProblems(head, chain)])
         if (!problems.includes(problem)) problems.push(problem);
       if (problems.length > 0 && !readOnly) throw damaged(directory, problems);
       const behindMs = chain.last.at - Date.now();
@@ -450,11 +448,7 @@ export class LevelStore implements Store {
     await this.#db.close();
     this.#db = await openDb(this.directory, false);
     const chain = await readChain(this.#db, this.#key);
-    const problems = [
-      ...complaintsOf(this.directory),
-      ...chain.problems,
-      ...headProblems(this.#head, chain),
-    ];
+    const problems = [...chain.problems, ...headProblems(this.#head, chain)];
     if (problems.length > 0) throw damaged(this.directory, problems);
     // A group that failed may be on disk all the same: its versions must not be given twice.
     this.#last = chain.last;

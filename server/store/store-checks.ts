@@ -136,13 +136,14 @@ export async function checkDatabase(
   try {
     await assertFormat(db, directory);
     const chain = await readChain(db, key);
-    const problems = [...complaintsOf(directory), ...chain.problems];
+    const problems = [...chain.problems];
     if (hasHead) {
       using head = HeadFile.open(`${directory}.head`, key);
       problems.push(...headProblems(head, chain));
     }
     problems.push(...(await recordProblems(db, new RecordTags(key), chain.last.sum, { progress })));
-    return { version: chain.last.version, records: chain.last.sum.count, problems };
+    const { version, sum } = chain.last;
+    return { version, records: sum.count, problems, complaints: complaintsOf(directory) };
   } finally {
     await db.close();
   }
