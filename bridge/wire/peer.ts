@@ -77,7 +77,7 @@ export class Peer<Calls extends Operations, Serves extends Operations> {
   #batch: Uint8Array[] = [];
   #batchBytes = 0;
   #batchCalls: number[] = [];
-  #flushing: NodeJS.Immediate | undefined;
+  #isFlushing = false;
 
   /** Called for every push. Assign before bytes arrive. */
   onPush: (channel: number, topic: string, value: unknown) => void = () => {};
@@ -218,10 +218,15 @@ export class Peer<Calls extends Operations, Serves extends Operations> {
     this.#batch.push(bytes);
     this.#batchBytes += bytes.byteLength;
     if (this.#batchBytes >= BATCH_BYTES || this.#batch.length === MESSAGE_FRAMES_MAX) this.#flush();
-    else this.#flushing ??= setImmediate(this.#flush);
+    else if (!this.#isFlushing) {
+      // After the promises of this turn have run: they add their frames, and nobody waits for the loop to go round.
+      this.#isFlushing = true;
+      process.nextTick(this.#flush);
+    }
   }
 
   readonly #flush = (): void => {
+    this.#isFlushing = false;
     const { length } = this.#batch;
     const [first] = this.#batch;
     if (first === undefined) return;
@@ -237,8 +242,6 @@ export class Peer<Calls extends Operations, Serves extends Operations> {
   };
 
   #forgetBatch(): void {
-    clearImmediate(this.#flushing);
-    this.#flushing = undefined;
     this.#batch = [];
     this.#batchBytes = 0;
     this.#batchCalls = [];

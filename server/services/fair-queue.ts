@@ -59,7 +59,7 @@ interface Tenant {
  * Turns for the calls of many tenants: round robin by tenant, so that one with thousands of calls and one with a single call
  * alternate. While there is room, a call starts at once and costs a look into a map.
  *
- *     const turn = queue.enter(tenant, bytes, signal);
+ *     const turn = queue.enter(tenant, bytes, () => signal);
  *     if (turn !== undefined) await turn;
  *     try { … } finally { queue.leave(tenant); }
  */
@@ -95,11 +95,11 @@ export class FairQueue {
   }
 
   /**
-   * Undefined: the call may start now. Else it may once the promise resolves; it rejects when `signal` aborts first (with the
+   * Undefined: the call may start now. Else it may once the promise resolves; it rejects when the signal aborts first (with the
    * signal's reason if that is a BridgeError, else `timeout`) or the queue is closed. For every call that may start, `leave`
    * is called once. @throws BridgeError `rate_limited` with a hint, when too much is waiting already
    */
-  enter(name: string, bytes = 0, signal?: AbortSignal): Promise<void> | undefined {
+  enter(name: string, bytes = 0, signal?: () => AbortSignal): Promise<void> | undefined {
     if (this.#closed !== undefined) throw this.#closed;
     const tenant = this.#tenants.get(name) ?? this.#add(name);
     if (
@@ -111,7 +111,8 @@ export class FairQueue {
       return undefined;
     }
     this.#assertRoom(tenant, bytes);
-    return this.#wait(tenant, bytes, signal);
+    // Asked for only now: making one costs as much as a small call.
+    return this.#wait(tenant, bytes, signal?.());
   }
 
   /** A call that was started has ended. */

@@ -164,7 +164,7 @@ export class Session {
     rates.enter(who, CLASS_OF[op], costOf(bytes), now());
     try {
       this.#authorise(op, call.channel);
-      const turn = turns.enter(tenant, bytes, call.signal);
+      const turn = turns.enter(tenant, bytes, () => call.signal);
       if (turn !== undefined) await turn;
       try {
         return await this.#handle(op, call);

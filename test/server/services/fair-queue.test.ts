@@ -17,7 +17,7 @@ class Server {
 
   /** `ada:1`: tenant and name of the call. */
   call(call: string, bytes = 0, signal?: AbortSignal): void {
-    const wait = this.queue.enter(tenantOf(call), bytes, signal);
+    const wait = this.queue.enter(tenantOf(call), bytes, signal && (() => signal));
     if (wait === undefined) this.#start(call);
     else
       wait.then(
