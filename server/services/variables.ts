@@ -107,6 +107,9 @@ type Merged = ReadonlyMap<
   { readonly policy: MergePolicy; readonly base: string | null }
 >;
 
+/** No commit has this number. */
+const NEVER = Number.MAX_SAFE_INTEGER;
+
 /** Within one server changes that read first take turns; only another server's can come between. */
 const TRIES_MAX = 100;
 
@@ -115,6 +118,8 @@ interface Plan {
   readonly records: readonly VariableRecord[];
   readonly checks: readonly Check[];
   readonly ops?: readonly Op[];
+  /** Why its checks will not hold. A change that was made before is told so all the same: the store knows. */
+  readonly refusal?: BridgeError | undefined;
 }
 
 /** Variables of users and organisations. Values are JSON source text, interpreted by merge policies and schemas only. */
@@ -190,8 +195,9 @@ export class Variables {
     const edited = await this.#change(namespace, origin, edit.commitId, async (present) =>
       this.#planOf(namespace, edit, merged, origin, present),
     );
-    const { version, changes } = edited;
-    return { version, changes: changes ?? (await this.#present(namespace, edit)) };
+    const { version, records } = edited;
+    if (edited.isRepeated) return { version, changes: await this.#present(namespace, edit) };
+    return { version, changes: changesOf(records, version) };
   }
 
   /** @throws BridgeError `conflict` when it is not at `ifVersion`, `invalid`, `quota` */
@@ -215,24 +221,26 @@ export class Variables {
     { ifVersion, commitId }: Pick<Setting, 'ifVersion' | 'commitId'>,
     origin: Origin,
   ): Promise<{ version: number }> {
-    const edited = await this.#change(namespace, origin, commitId, async (present) => {
-      const entry = this.#live(present(key));
-      const checks = this.#checksOf(namespace, key, present(key), ifVersion);
-      if (entry === undefined) return { records: [], checks };
-      return { records: [this.#successor(key, present(key), { text: null }, origin)], checks };
+    const { version } = await this.#change(namespace, origin, commitId, async (present) => {
+      const guard = this.#guardOf(namespace, key, present(key), ifVersion);
+      if (this.#live(present(key)) === undefined) return { records: [], ...guard };
+      return { records: [this.#successor(key, present(key), { text: null }, origin)], ...guard };
     });
-    return { version: edited.version };
+    return { version };
   }
 
-  /** The number plus `by`, both exact decimals; what is not there counts from 0. @throws BridgeError `invalid` */
+  /**
+   * The number plus `by`, both exact decimals; what is not there counts from 0. The text is what this addition has made, also
+   * when it is asked for again, so that no two are told the same. @throws BridgeError `invalid`
+   */
   async add(
     namespace: Namespace,
     key: VariableKey,
     by: string,
     commitId: string | undefined,
     origin: Origin,
-  ): Promise<VariableDetails> {
-    return await this.#update(namespace, key, commitId, origin, (text) => {
+  ): Promise<{ version: number; text: string }> {
+    return await this.#update(namespace, key, commitId, origin, true, (text) => {
       const [to, step] = [parseDecimal(text ?? '0'), parseDecimal(by)];
       if (to === undefined || step === undefined)
         throw new BridgeError('invalid', `variable ${JSON.stringify(key)} is not a number`);
@@ -247,8 +255,8 @@ export class Variables {
     more: string,
     commitId: string | undefined,
     origin: Origin,
-  ): Promise<VariableDetails> {
-    return await this.#update(namespace, key, commitId, origin, (text) =>
+  ): Promise<{ version: number; text: string }> {
+    return await this.#update(namespace, key, commitId, origin, false, (text) =>
       text === null ? more : joined(key, text, more),
     );
   }
@@ -336,54 +344,77 @@ export class Variables {
     ifVersion: number | undefined,
     make: () => Partial<VariableRecord>,
   ): Promise<VariableDetails> {
-    await this.#change(namespace, origin, commitId, async (present) => {
-      const checks = this.#checksOf(namespace, key, present(key), ifVersion);
-      return { records: [this.#successor(key, present(key), make(), origin)], checks };
+    const edited = await this.#change(namespace, origin, commitId, async (present) => {
+      const guard = this.#guardOf(namespace, key, present(key), ifVersion);
+      return { records: [this.#successor(key, present(key), make(), origin)], ...guard };
     });
-    return await this.get(namespace, key);
+    // Of the commit itself: by now others may have changed it again, and their version would pass for this one's.
+    const [record] = edited.records as [VariableRecord];
+    return detailsOf({ record, version: edited.version });
   }
 
-  /** A change that depends on the present value: in turn, and again when another server came between. */
+  /**
+   * A change that depends on the present value: in turn, and again when another server came between. `isTold`: what it has
+   * made is kept beside it, for a caller whose answer got lost.
+   */
   async #update(
     namespace: Namespace,
     key: VariableKey,
     commitId: string | undefined,
     origin: Origin,
+    isTold: boolean,
     make: (text: string | null) => string,
-  ): Promise<VariableDetails> {
+  ): Promise<{ version: number; text: string }> {
     return await this.#inTurn(namespace, async () => {
       const id = commitIdOf(origin, commitId);
       for (let tries = 0; tries < TRIES_MAX; tries++) {
-        const cached = await this.cache.of(namespace);
-        const present = cached.get(key);
+        const made =
+          isTold && commitId !== undefined ? await this.#merges(namespace, origin.by) : undefined;
+        const before = made?.done.find((done) => done.id === commitId);
+        const [told] = before?.keys ?? [];
+        if (before !== undefined && told !== undefined)
+          return { version: before.version, text: told[2] ?? 'null' };
+        const present = (await this.cache.of(namespace)).get(key);
         const text = make(this.#live(present)?.record.text ?? null);
         const record = this.#successor(key, present, { text }, origin);
         const checks = [{ key: keyOf(namespace, key), version: present?.version ?? 0 }];
-        const plan = { records: [record], checks };
-        if ((await this.#commit(namespace, plan, id, origin)).ok)
-          return await this.get(namespace, key);
+        const kept =
+          made && this.#keptWith(namespace, origin.by, made, commitId, [record], () => text);
+        const plan = {
+          records: [record],
+          checks: [...checks, ...(kept?.checks ?? [])],
+          ops: kept?.ops ?? [],
+        };
+        const committed = await this.#commit(namespace, plan, id, origin);
+        if (!committed.ok) continue;
+        // So many others ago that it is not kept: what stands now, under the version that made that.
+        const isForgotten = isTold && committed.repeated === true && present !== undefined;
+        return isForgotten
+          ? { version: present.version, text: present.record.text ?? 'null' }
+          : { version: committed.version, text };
       }
       throw tooManyConflicts();
     });
   }
 
-  /** Without changes: it had been made before, under its commit id. @throws BridgeError `conflict` when a check fails */
+  /** `isRepeated`: it had been made before, under its commit id. @throws BridgeError `conflict` when a check fails */
   async #change(
     namespace: Namespace,
     origin: Origin,
     commitId: string | undefined,
     make: (present: (key: VariableKey) => Versioned | undefined) => Promise<Plan>,
-  ): Promise<Edited | { readonly version: number; readonly changes?: undefined }> {
+  ): Promise<{ version: number; records: readonly VariableRecord[]; isRepeated: boolean }> {
     const cached = await this.cache.of(namespace);
     const plan = await make((key) => cached.get(key));
+    const { refusal, records } = plan;
+    if (refusal !== undefined && commitId === undefined) throw refusal;
     const committed = await this.#commit(namespace, plan, commitIdOf(origin, commitId), origin);
     if (!committed.ok)
-      throw new BridgeError(
-        'conflict',
-        'the variable has changed meanwhile; read it and try again',
+      throw (
+        refusal ??
+        new BridgeError('conflict', 'the variable has changed meanwhile; read it and try again')
       );
-    if (committed.repeated === true) return { version: committed.version };
-    return { version: committed.version, changes: changesOf(plan.records, committed.version) };
+    return { version: committed.version, records, isRepeated: committed.repeated === true };
   }
 
   async #commit(
@@ -394,8 +425,9 @@ export class Variables {
   ): ReturnType<Store['commit']> {
     const { records, checks, ops: more = [] } = plan;
     const cached = await this.cache.of(namespace);
-    if (records.length === 0 && checks.length === 0 && more.length === 0)
-      return { ok: true, version: this.#store.version };
+    // With an id even nothing is committed: made again, it must not become something.
+    const isNothing = records.length === 0 && checks.length === 0 && more.length === 0;
+    if (isNothing && id === undefined) return { ok: true, version: this.#store.version };
     let bytes = 0;
     let variables = 0;
     const ops: Op[] = [...more];
@@ -468,20 +500,21 @@ export class Variables {
     return entry !== undefined && isLive(entry.record, this.#now()) ? entry : undefined;
   }
 
-  #checksOf(
+  #guardOf(
     namespace: Namespace,
     key: VariableKey,
     present: Versioned | undefined,
     ifVersion: number | undefined,
-  ): Check[] {
-    if (ifVersion === undefined) return [];
-    const live = this.#live(present);
-    if ((live?.version ?? 0) !== ifVersion)
-      throw new BridgeError(
-        'conflict',
-        `variable ${JSON.stringify(key)} is at version ${live?.version ?? 0}, not ${ifVersion}; read it and try again`,
-      );
-    return [{ key: keyOf(namespace, key), version: present?.version ?? 0 }];
+  ): Pick<Plan, 'checks' | 'refusal'> {
+    if (ifVersion === undefined) return { checks: [] };
+    const at = this.#live(present)?.version ?? 0;
+    if (at === ifVersion)
+      return { checks: [{ key: keyOf(namespace, key), version: present?.version ?? 0 }] };
+    const refusal = new BridgeError(
+      'conflict',
+      `variable ${JSON.stringify(key)} is at version ${at}, not ${ifVersion}; read it and try again`,
+    );
+    return { checks: [{ key: keyOf(namespace, key), version: NEVER }], refusal };
   }
 
   // -------------------------------------------------------------------- edits of many
@@ -521,24 +554,17 @@ export class Variables {
       if (done !== undefined) return doneAgain(done, edit);
       const cached = await this.cache.of(namespace);
       const plan = this.#planOf(namespace, edit, merged, origin, (key) => cached.get(key));
-      const now: Done = {
-        id: edit.commitId ?? '',
-        version: 0,
-        updatedAt: this.#now(),
-        keys: plan.records.map(({ key, order, text }) => [
-          key,
-          order,
-          merged.has(key) ? text : null,
-        ]),
-      };
-      const record = mergesKeyOf(namespace, origin.by);
+      const kept = this.#keptWith(
+        namespace,
+        origin.by,
+        made,
+        edit.commitId,
+        plan.records,
+        (record) => (merged.has(record.key) ? record.text : null),
+      );
       const committed = await this.#commit(
         namespace,
-        {
-          records: plan.records,
-          checks: [...plan.checks, { key: record, version: made.version }],
-          ops: [{ put: record, value: packRecord({ done: lastOf([...made.done, now]) }) }],
-        },
+        { records: plan.records, checks: [...plan.checks, ...kept.checks], ops: kept.ops },
         undefined,
         origin,
       );
@@ -558,6 +584,26 @@ export class Variables {
       version: entry.version,
       done: done.map((one) => (one.version === 0 ? { ...one, version: entry.version } : one)),
     };
+  }
+
+  /** Puts what a change makes beside it: `textOf` is what the caller cannot know, or null. */
+  #keptWith(
+    namespace: Namespace,
+    by: string,
+    { version, done }: Merges,
+    commitId: string | undefined,
+    records: readonly VariableRecord[],
+    textOf: (record: VariableRecord) => string | null,
+  ): { readonly checks: readonly Check[]; readonly ops: readonly Op[] } {
+    const now: Done = {
+      id: commitId ?? '',
+      version: 0,
+      updatedAt: this.#now(),
+      keys: records.map((record) => [record.key, record.order, textOf(record)]),
+    };
+    const key = mergesKeyOf(namespace, by);
+    const value = packRecord({ done: lastOf([...done, now]) });
+    return { checks: [{ key, version }], ops: [{ put: key, value }] };
   }
 
   /** What has become of the variables of an edit that was made before. */

@@ -100,7 +100,7 @@ export function variableHandlers(
         commitId,
         originOf(context, call),
       );
-      return { version, text: text ?? 'null' };
+      return { version, text };
     },
 
     'variable.append': async (call) => {
