@@ -1,3 +1,4 @@
+import { Script } from 'node:vm';
 import { Ajv, type ValidateFunction } from 'ajv';
 import { BridgeError } from '#bridge/wire/errors.js';
 import type { VariableType } from '#bridge/wire/protocol.js';
@@ -8,6 +9,14 @@ const COMPILED_MAX = 1000;
 
 /** A schema larger than this describes no variable, it is one. */
 export const SCHEMA_BYTES_MAX = 64 * 1024;
+
+/**
+ * A check takes microseconds. One that takes this long has a pattern that backtracks, or compares all with all, and would
+ * keep everybody else waiting.
+ */
+const CHECK_MS_MAX = 100;
+/** Compiling the largest schema there may be, on a busy machine. */
+const COMPILE_MS_MAX = 1000;
 
 const TYPES: { readonly [T in VariableType]: (value: unknown) => boolean } = {
   string: (value) => typeof value === 'string',
@@ -50,7 +59,7 @@ export class Constraints {
       );
     if (schema === undefined) return;
     const validate = this.#validator(schema);
-    if (validate(value)) return;
+    if (bounded(CHECK_MS_MAX, () => validate(value))) return;
     const [problem] = validate.errors ?? [];
     const where = problem?.instancePath === '' ? 'it' : problem?.instancePath;
     throw new BridgeError(
@@ -76,8 +85,9 @@ export class Constraints {
         throw new TypeError('a schema is an object');
       // Without its own id: two variables may use schemas of the same name.
       if (typeof parsed === 'object') Reflect.deleteProperty(parsed, '$id');
-      validate = this.#ajv.compile(parsed);
+      validate = bounded(COMPILE_MS_MAX, () => this.#ajv.compile(parsed));
     } catch (cause) {
+      if (cause instanceof BridgeError) throw cause;
       const text = cause instanceof Error ? cause.message : String(cause);
       throw new BridgeError('invalid', `the schema cannot be used: ${text}`, { cause });
     }
@@ -90,6 +100,33 @@ export class Constraints {
     return validate;
   }
 }
+
+/**
+ * `work`, stopped when it takes too long: only what a script runs can be stopped, so a script calls it. Costs a tenth of a
+ * millisecond. @throws BridgeError `invalid` for work that takes too long, or more stack than there is
+ */
+function bounded<T>(mostMs: number, work: () => T): T {
+  const target = globalThis as { [WORK]?: (() => T) | undefined };
+  target[WORK] = work;
+  try {
+    return SCRIPT.runInThisContext({ timeout: mostMs }) as T;
+  } catch (cause) {
+    const isOver =
+      cause instanceof RangeError ||
+      (cause instanceof Error && 'code' in cause && cause.code === 'ERR_SCRIPT_EXECUTION_TIMEOUT');
+    if (!isOver) throw cause;
+    throw new BridgeError(
+      'invalid',
+      'checking the value against its schema takes too long; use a simpler schema, or a smaller value',
+      { cause },
+    );
+  } finally {
+    target[WORK] = undefined;
+  }
+}
+
+const WORK = Symbol.for('cronium.bounded-work');
+const SCRIPT = new Script('globalThis[Symbol.for("cronium.bounded-work")]()');
 
 const isBase64 = (text: string): boolean =>
   text.length % 4 === 0 && /^[A-Za-z0-9+/]*={0,2}$/.test(text);

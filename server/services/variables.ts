@@ -404,17 +404,18 @@ export class Variables {
     commitId: string | undefined,
     make: (present: (key: VariableKey) => Versioned | undefined) => Promise<Plan>,
   ): Promise<{ version: number; records: readonly VariableRecord[]; isRepeated: boolean }> {
-    const cached = await this.cache.of(namespace);
-    const plan = await make((key) => cached.get(key));
-    const { refusal, records } = plan;
-    if (refusal !== undefined && commitId === undefined) throw refusal;
-    const committed = await this.#commit(namespace, plan, commitIdOf(origin, commitId), origin);
-    if (!committed.ok)
-      throw (
-        refusal ??
-        new BridgeError('conflict', 'the variable has changed meanwhile; read it and try again')
-      );
-    return { version: committed.version, records, isRepeated: committed.repeated === true };
+    for (let tries = 0; tries < TRIES_MAX; tries++) {
+      const cached = await this.cache.of(namespace);
+      const plan = await make((key) => cached.get(key));
+      const { refusal, records } = plan;
+      if (refusal !== undefined && commitId === undefined) throw refusal;
+      const committed = await this.#commit(namespace, plan, commitIdOf(origin, commitId), origin);
+      if (committed.ok)
+        return { version: committed.version, records, isRepeated: committed.repeated === true };
+      // Else somebody came between, who may have deleted again what was deleted: that is no other version.
+      if (refusal !== undefined) throw refusal;
+    }
+    throw tooManyConflicts();
   }
 
   async #commit(

@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { type TLSSocket, connect as tlsConnect } from 'node:tls';
 import { WebSocket } from 'ws';
 import { asBridgeError, BridgeError } from '#bridge/wire/errors.js';
+import { decodeFrames, type FailureFrame, type ResultFrame } from '#bridge/wire/frames.js';
 import { Peer } from '#bridge/wire/peer.js';
 import { SERVER_OPERATIONS, type ServerOperations } from '#bridge/wire/protocol.js';
 import type { InProcessServer } from './in-process-server.js';
@@ -27,13 +28,18 @@ export async function tlsTo(
 export class RawClient implements Disposable {
   readonly #ws: WebSocket;
   readonly peer: Peer<ServerOperations, Record<never, never>>;
+  readonly #waiting = new Map<number, (answer: ResultFrame | FailureFrame) => void>();
   /** Code and reason of the close. */
   readonly closed: Promise<{ code: number; reason: string }>;
 
   private constructor(ws: WebSocket) {
     this.#ws = ws;
     this.peer = new Peer((bytes) => ws.send(bytes), SERVER_OPERATIONS, {});
-    ws.on('message', (data) => this.peer.receive(data as Buffer)); // binaryType is nodebuffer
+    ws.on('message', (data) => {
+      this.peer.receive(data as Buffer); // binaryType is nodebuffer
+      for (const frame of decodeFrames(data as Buffer))
+        if (frame[0] === 1 || frame[0] === 2) this.#waiting.get(frame[1])?.(frame);
+    });
     ws.on('error', () => {}); // and then it closes
     this.closed = new Promise((resolve) => {
       ws.on('close', (code, reason) => {
@@ -57,6 +63,16 @@ export class RawClient implements Disposable {
   /** What a call with any parameters ended with: `ok` and its result, or a code and its sentence. */
   async outcome(op: string, params: unknown, channel = 0): Promise<Outcome> {
     return await outcomeOf(this.peer.call(op as 'hello', params as never, { channel }));
+  }
+
+  /** The answer to a call that is sent as bytes, if there will be one. Its number must not be one that `peer` gives. */
+  async answerTo(id: number): Promise<ResultFrame | FailureFrame> {
+    return await new Promise((resolve) => {
+      this.#waiting.set(id, (answer) => {
+        this.#waiting.delete(id);
+        resolve(answer);
+      });
+    });
   }
 
   send(bytes: Uint8Array): void {

@@ -3,7 +3,7 @@ import { COMMIT_MEMBERS_MAX } from '../limits.js';
 import { JsonText, VariableKey } from '../names.js';
 
 /** Store clock, milliseconds since the epoch. */
-export const Time = z.int();
+export const Time = z.int().min(0);
 export const Nothing = z.strictObject({});
 /** Of a commit; 0 = before the first. */
 export const Version = z.int().min(0);
