@@ -77,7 +77,7 @@ export class Peer<Calls extends Operations, Serves extends Operations> {
   #batch: Uint8Array[] = [];
   #batchBytes = 0;
   #batchCalls: number[] = [];
-  #isFlushing = false;
+  #flushing: NodeJS.Immediate | undefined;
 
   /** Called for every push. Assign before bytes arrive. */
   onPush: (channel: number, topic: string, value: unknown) => void = () => {};
@@ -109,7 +109,7 @@ export class Peer<Calls extends Operations, Serves extends Operations> {
     const waiting = new Waiting(op, deadlineMs, signal);
     this.#waiting.set(id, waiting);
     this.#batchCalls.push(id);
-    this.#post(bytes);
+    this.#post(bytes, this.#waiting.size === 1);
     try {
       const frame = await waiting.answer;
       if (frame[0] === 2) throw failureOf(frame);
@@ -207,26 +207,22 @@ export class Peer<Calls extends Operations, Serves extends Operations> {
     this.#serving.delete(serving);
     this.#servingBytes = this.#serving.size === 0 ? 0 : this.#servingBytes - size;
     if (this.#closed !== undefined) return;
-    this.#post(answer);
+    this.#post(answer, this.#serving.size === 0);
     if (this.#serving.size === 0) this.#draining?.drained();
   }
 
-  /** Puts a frame behind those of this turn. */
-  #post(bytes: Uint8Array): void {
+  /** Puts a frame behind those of this turn. `isLast`: nothing is under way that would soon add another; it need not wait. */
+  #post(bytes: Uint8Array, isLast = false): void {
     // What is large does not wait for company, nor does it make a message that is over the limit.
     if (this.#batchBytes + bytes.byteLength > BATCH_BYTES) this.#flush();
     this.#batch.push(bytes);
     this.#batchBytes += bytes.byteLength;
     if (this.#batchBytes >= BATCH_BYTES || this.#batch.length === MESSAGE_FRAMES_MAX) this.#flush();
-    else if (!this.#isFlushing) {
-      // After the promises of this turn have run: they add their frames, and nobody waits for the loop to go round.
-      this.#isFlushing = true;
-      process.nextTick(this.#flush);
-    }
+    else if (isLast) process.nextTick(this.#flush);
+    else this.#flushing ??= setImmediate(this.#flush);
   }
 
   readonly #flush = (): void => {
-    this.#isFlushing = false;
     const { length } = this.#batch;
     const [first] = this.#batch;
     if (first === undefined) return;
@@ -242,6 +238,8 @@ export class Peer<Calls extends Operations, Serves extends Operations> {
   };
 
   #forgetBatch(): void {
+    clearImmediate(this.#flushing);
+    this.#flushing = undefined;
     this.#batch = [];
     this.#batchBytes = 0;
     this.#batchCalls = [];
