@@ -81,6 +81,8 @@ export class Peer<Calls extends Operations, Serves extends Operations> {
 
   /** Called for every push. Assign before bytes arrive. */
   onPush: (channel: number, topic: string, value: unknown) => void = () => {};
+  /** Called for every call that was refused before it came to be served: an unknown operation, bad parameters, too many. */
+  onRefused: (op: string, channel: number, error: BridgeError) => void = () => {};
   /** Called once, when the other end will take no more calls. */
   onClosing: () => void = () => {};
 
@@ -183,6 +185,7 @@ export class Peer<Calls extends Operations, Serves extends Operations> {
     size: number,
   ): Promise<void> {
     let answer: Uint8Array;
+    let isServed = false;
     const serving = new Serving(channel, deadlineMs, size);
     const isOnly = this.#serving.size === 0;
     this.#serving.add(serving);
@@ -199,9 +202,12 @@ export class Peer<Calls extends Operations, Serves extends Operations> {
       if (size > BATCH_BYTES && misplaced(operation.params, rawParams))
         throw new BridgeError('invalid', `${op}: something in it is far larger than it may be`);
       serving.params = parse(operation.params, rawParams, op);
+      isServed = true;
       answer = encodeFrame([1, id, await this.#serve(op, serving)]);
     } catch (error) {
-      answer = encodeFrame(failureFrame(id, asBridgeError(error)));
+      const failure = asBridgeError(error);
+      if (!isServed) this.onRefused(op, channel, failure);
+      answer = encodeFrame(failureFrame(id, failure));
     }
     serving.end();
     this.#serving.delete(serving);

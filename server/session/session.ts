@@ -54,9 +54,8 @@ export class Session {
   readonly #onClosed: () => void;
   #greeted = false;
   #closed = false;
-  /** When calls that were too many were last on record, and how many there have been since. */
-  #limitedAt = 0;
-  #limited = 0;
+  /** By code: when it was last on record, and how many there have been since. */
+  readonly #often = new Map<Code, { at: number; more: number }>();
 
   constructor(
     identity: Identity,
@@ -70,6 +69,7 @@ export class Session {
     this.#services = services;
     this.#log = log.child({ role: identity.role, peer: identity.name });
     this.#peer = new Peer(send, {}, SERVER_OPERATIONS, this.#serve);
+    this.#peer.onRefused = (op, channel, error) => this.#refused(op, channel, error);
     this.#channels = new Channels((by, { namespace }) =>
       services.channelsChanged(by, namespaceText(namespace)),
     );
@@ -108,7 +108,10 @@ export class Session {
     const op = name as keyof ServerOperations; // the peer has looked it up
     const started = performance.now();
     const grant = this.#channels.grantOf(call.channel);
-    const note = this.#noteOf(op, call, grant);
+    const note = targetsOf(
+      this.#noteOf(op, grant),
+      call.params as Readonly<Record<string, unknown>>,
+    );
     call.note = note;
     let outcome = 'ok';
     try {
@@ -130,21 +133,36 @@ export class Session {
     }
   };
 
-  /** A flood of calls that are too many is on record once a second, with their number: the record must not become one. */
   #failed(note: AuditNote, error: BridgeError): Promise<void> | undefined {
-    if (error.code !== 'rate_limited') return this.#services.audit.failed(note, error);
+    return error.code === 'rate_limited'
+      ? this.#failedOften(note, error)
+      : this.#services.audit.failed(note, error);
+  }
+
+  /** Calls that nothing has counted are on record once a second, with their number: a flood must not fill the disk. */
+  #failedOften(note: AuditNote, error: BridgeError): Promise<void> | undefined {
     const now = this.#services.now();
-    if (now - this.#limitedAt < LIMITED_EVERY_MS) {
-      this.#limited++;
+    const often = this.#often.get(error.code) ?? { at: 0, more: 0 };
+    this.#often.set(error.code, often);
+    if (now - often.at < OFTEN_MS) {
+      often.more++;
       return undefined;
     }
-    const more = this.#limited === 0 ? '' : `; ${this.#limited} more were before`;
-    this.#limitedAt = now;
-    this.#limited = 0;
+    const more = often.more === 0 ? '' : `; ${often.more} more were before`;
+    often.at = now;
+    often.more = 0;
     return this.#services.audit.failed(
       note,
       new BridgeError(error.code, `${error.message}${more}`),
     );
+  }
+
+  /** What the peer's end of the wire has refused: there are no parameters that anybody could name. */
+  #refused(op: string, channel: number, error: BridgeError): void {
+    const known = Object.hasOwn(SERVER_OPERATIONS, op) ? op : 'unknown';
+    const note = this.#noteOf(known, this.#channels.grantOf(channel));
+    this.#failedOften(note, error)?.catch(() => {}); // nobody waits for it
+    this.#services.observe(known, error.code, 0);
   }
 
   /** Calls the handler, if the call may be made, and when it is its turn. */
@@ -186,13 +204,13 @@ export class Session {
     if (isOnChannel) this.#channels.get(channel, this.#services.now());
   }
 
-  #noteOf(op: string, { params }: Call<unknown>, grant: Grant | undefined): AuditNote {
+  #noteOf(op: string, grant: Grant | undefined): AuditNote {
     const note = noteOf(this.#identity, op);
     if (grant !== undefined) {
       note.execution = grant.executionId;
       note.namespace = namespaceText(grant.namespace);
     }
-    return targetsOf(note, params as Readonly<Record<string, unknown>>);
+    return note;
   }
 
   #handlers(): Serve {
@@ -230,7 +248,7 @@ export class Session {
   }
 }
 
-const LIMITED_EVERY_MS = 1000;
+const OFTEN_MS = 1000;
 
 /** What an operator may want to act on; all else is per call. */
 const LOGGED: { readonly [C in Code]?: 'info' } = {
