@@ -146,6 +146,7 @@ void t.test('a missing or unfit package is an error with a next step', async (t)
       'bridge/fuse/fuse-native.js',
       'bridge/fuse/mount.js',
       'bridge/wire/errors.js',
+      'bridge/wire/limits.js',
     ]) {
       mkdirSync(dirname(join(copy, 'dist', file)), { recursive: true });
       cpSync(join(dist, file), join(copy, 'dist', file));
