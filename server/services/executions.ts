@@ -244,10 +244,13 @@ export class Executions {
     record: Readonly<Record<string, unknown>>,
     note: unknown,
   ): Promise<void> {
-    await this.#store.commit({
+    const { ok } = await this.#store.commit({
+      // One that was under way when the execution ended must not change what it ended with.
+      checks: [{ key: keyOf(place, 'end'), version: 0 }],
       ops: [{ put: keyOf(place, part), value: packRecord(record) } satisfies Op],
       note,
     });
+    if (!ok) throw new BridgeError('denied', `execution ${place.executionId} has ended`);
   }
 
   async #get<T>(place: Place, part: string): Promise<T | undefined> {

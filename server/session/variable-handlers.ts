@@ -77,6 +77,9 @@ export function variableHandlers(
     },
 
     'variable.set': async (call) => {
+      // A schema takes time to compile and to check, and whoever sets one decides for all who write.
+      if (call.params.schema !== undefined && grantOf(context, call) !== undefined)
+        throw new BridgeError('denied', 'schemas are set by operators: cronium var set --schema');
       const { namespace: _, key, text, ifVersion, commitId, ...attributes } = call.params;
       const where = await target(call, 'w');
       const setting = { text, ifVersion, commitId, attributes };

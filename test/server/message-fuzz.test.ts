@@ -263,7 +263,6 @@ const MORE: { readonly [O in Op]?: Readonly<Record<string, unknown>> } = {
     ifVersion: 0,
     commitId: randomUUID(),
     type: 'string',
-    schema: '{"type":"string"}',
     secret: true,
     expiresAt: 4_000_000_000_000,
     metadata: { label: 'x' },
@@ -474,9 +473,9 @@ void t.test(
   'a schema whose check would never end is given up, and keeps nobody waiting',
   async (t) => {
     await undisturbed(t, async (bench) => {
-      const channel = await bench.open(await bench.token());
+      const { namespace } = bench.subjects;
       const set = async (schema: string, text: string) =>
-        await bench.host.outcome('variable.set', { key: 'checked', schema, text }, channel);
+        await bench.operator.outcome('variable.set', { namespace, key: 'checked', schema, text });
       const slow = '{"type":"string","pattern":"^(a+)+$"}';
       t.match(await set(slow, '"aaaa"'), { code: 'ok' });
       const ended = await set(slow, `"${'a'.repeat(60)}!"`);
@@ -487,6 +486,9 @@ void t.test(
         message: /takes too long/,
       });
       t.match(await set('{"type":"string"}', '"fine"'), { code: 'ok' });
+      const channel = await bench.open(await bench.token());
+      const own = { key: 'own', schema: slow, text: '"a"' };
+      t.match(await bench.host.outcome('variable.set', own, channel), { code: 'denied' });
     });
   },
 );
