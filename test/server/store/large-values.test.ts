@@ -844,7 +844,11 @@ async function checkAgainstModel(
     ]);
     // In the order in which they were made; a conflict must be one at some moment of the round.
     const made = results
-      .flatMap((result, i) => (result.ok ? [{ version: result.version, commit: commits[i] }] : []))
+      .flatMap((result, i) =>
+        result.ok && result.repeated !== true
+          ? [{ version: result.version, commit: commits[i] }]
+          : [],
+      )
       .sort((a, b) => a.version - b.version);
     for (const { version, commit } of made) {
       for (const { key, version: wanted } of commit?.checks ?? [])
