@@ -4,6 +4,7 @@ import { NAMESPACE_BYTES_MAX } from '#bridge/wire/limits.js';
 import { combine, type MergePolicy } from '#bridge/wire/merge-policy.js';
 import { type Namespace, namespaceText, type VariableKey } from '#bridge/wire/names.js';
 import type { Variable, VariableChange, VariableDetails } from '#bridge/wire/protocol.js';
+import { Flights } from '#server/store/flights.js';
 import type { Check, Op, Store } from '#server/store/store.js';
 import { SYSTEM } from '#server/store/store.js';
 import type { MergePolicies } from './merge-policies.js';
@@ -54,6 +55,8 @@ export interface Setting {
 export interface HistoryEntry {
   readonly version: number;
   readonly text: string;
+  /** The variable was secret when it had this value. */
+  readonly secret?: true;
   readonly updatedAt: number;
   readonly by: string;
 }
@@ -122,6 +125,25 @@ interface Plan {
   readonly refusal?: BridgeError | undefined;
 }
 
+/** A variable as it is now. */
+type Present = (key: VariableKey) => Versioned | undefined;
+
+interface Changed {
+  readonly version: number;
+  readonly records: readonly VariableRecord[];
+  /** It had been made before, under its commit id: these may be other records. */
+  readonly isRepeated: boolean;
+}
+
+/** Changes under way in a namespace. */
+interface Gate {
+  readonly flights: Flights;
+  /** Those that wait included. */
+  count: number;
+  /** The one that is alone. */
+  alone: Promise<void> | undefined;
+}
+
 /** Variables of users and organisations. Values are JSON source text, interpreted by merge policies and schemas only. */
 export class Variables {
   readonly cache: VariableCache;
@@ -133,6 +155,7 @@ export class Variables {
   #lastOrder = 0;
   /** Changes that read first follow each other: of a hundred at once each would otherwise lose against the others. */
   readonly #turns = new Map<string, Promise<unknown>>();
+  readonly #gates = new Map<string, Gate>();
   /** Bytes and variables that commits under way will add. */
   readonly #pending = new Map<string, { bytes: number; variables: number }>();
 
@@ -190,7 +213,12 @@ export class Variables {
     if (merged.size > 0)
       return await this.#inTurn(
         namespace,
-        async () => await this.#merge(namespace, edit, merged, origin),
+        async () =>
+          await this.#beside(
+            namespace,
+            false,
+            async () => await this.#merge(namespace, edit, merged, origin),
+          ),
       );
     const edited = await this.#change(namespace, origin, edit.commitId, async (present) =>
       this.#planOf(namespace, edit, merged, origin, present),
@@ -208,10 +236,10 @@ export class Variables {
     origin: Origin,
   ): Promise<VariableDetails> {
     if (typeof attributes.schema === 'string') this.#constraints.checkSchema(attributes.schema);
-    return await this.#changeOne(namespace, key, origin, commitId, ifVersion, () => ({
+    return await this.#changeOne(namespace, key, origin, commitId, ifVersion, {
       text,
       ...withAttributes(attributes),
-    }));
+    });
   }
 
   /** Deleting what is not there changes nothing. @throws BridgeError `conflict` when it is not at `ifVersion` */
@@ -268,8 +296,9 @@ export class Variables {
     const entries = await this.#store.getMany(versions.map((v) => historyKeyOf(namespace, key, v)));
     return entries.flatMap((found, i) => {
       if (found === undefined) return [];
-      const { text, updatedAt, by } = unpackRecord<VariableRecord>(found.value);
-      return [{ version: versions[i] ?? 0, text: text ?? 'null', updatedAt, by }];
+      const { text, updatedAt, by, secret } = unpackRecord<VariableRecord>(found.value);
+      const entry = { version: versions[i] ?? 0, text: text ?? 'null', updatedAt, by };
+      return [secret === true ? { ...entry, secret } : entry];
     });
   }
 
@@ -287,8 +316,12 @@ export class Variables {
         'not_found',
         `no version ${version} of variable ${JSON.stringify(key)} is kept; see: cronium var history ${key}`,
       );
-    const { text } = unpackRecord<VariableRecord>(found.value);
-    return await this.#changeOne(namespace, key, origin, commitId, undefined, () => ({ text }));
+    const { text, secret } = unpackRecord<VariableRecord>(found.value);
+    // What was a secret is one, whatever the variable has become since: it may have been deleted.
+    return await this.#changeOne(namespace, key, origin, commitId, undefined, {
+      text,
+      ...(secret === true && { secret }),
+    });
   }
 
   /** `listener` hears every change, with who made it, in commit order. Returns the stop. */
@@ -342,12 +375,15 @@ export class Variables {
     origin: Origin,
     commitId: string | undefined,
     ifVersion: number | undefined,
-    make: () => Partial<VariableRecord>,
+    said: Partial<VariableRecord>,
   ): Promise<VariableDetails> {
-    const edited = await this.#change(namespace, origin, commitId, async (present) => {
+    const plan = async (present: Present): Promise<Plan> => {
       const guard = this.#guardOf(namespace, key, present(key), ifVersion);
-      return { records: [this.#successor(key, present(key), make(), origin)], ...guard };
-    });
+      return { records: [this.#successor(key, present(key), said, origin)], ...guard };
+    };
+    // More than the text: attributes are changed.
+    const isAlone = Object.keys(said).length > 1;
+    const edited = await this.#change(namespace, origin, commitId, plan, isAlone);
     // Of the commit itself: by now others may have changed it again, and their version would pass for this one's.
     const [record] = edited.records as [VariableRecord];
     return detailsOf({ record, version: edited.version });
@@ -365,7 +401,7 @@ export class Variables {
     isTold: boolean,
     make: (text: string | null) => string,
   ): Promise<{ version: number; text: string }> {
-    return await this.#inTurn(namespace, async () => {
+    const work = async () => {
       const id = commitIdOf(origin, commitId);
       for (let tries = 0; tries < TRIES_MAX; tries++) {
         const made =
@@ -394,16 +430,65 @@ export class Variables {
           : { version: committed.version, text };
       }
       throw tooManyConflicts();
-    });
+    };
+    return await this.#inTurn(namespace, async () => await this.#beside(namespace, false, work));
   }
 
-  /** `isRepeated`: it had been made before, under its commit id. @throws BridgeError `conflict` when a check fails */
+  /**
+   * `isAlone`: who plans while it is under way would put back what it changes (attributes).
+   * @throws BridgeError `conflict` when a check fails
+   */
   async #change(
     namespace: Namespace,
     origin: Origin,
     commitId: string | undefined,
-    make: (present: (key: VariableKey) => Versioned | undefined) => Promise<Plan>,
-  ): Promise<{ version: number; records: readonly VariableRecord[]; isRepeated: boolean }> {
+    make: (present: Present) => Promise<Plan>,
+    isAlone = false,
+  ): Promise<Changed> {
+    return await this.#beside(
+      namespace,
+      isAlone,
+      async () => await this.#planAndCommit(namespace, origin, commitId, make),
+    );
+  }
+
+  /** Work on a namespace beside other such work, or, `isAlone`, when all that has begun is done and before any other begins. */
+  async #beside<T>(namespace: Namespace, isAlone: boolean, work: () => Promise<T>): Promise<T> {
+    const id = namespaceText(namespace);
+    const gate = this.#gates.get(id) ?? { flights: new Flights(), count: 0, alone: undefined };
+    this.#gates.set(id, gate);
+    gate.count++;
+    try {
+      while (gate.alone !== undefined) await gate.alone;
+      if (!isAlone) {
+        const flight = gate.flights.start();
+        try {
+          return await work();
+        } finally {
+          gate.flights.land(flight);
+        }
+      }
+      const done = gate.flights.landed().then(work);
+      gate.alone = done.then(
+        () => {},
+        () => {},
+      );
+      try {
+        return await done;
+      } finally {
+        gate.alone = undefined;
+      }
+    } finally {
+      if (--gate.count === 0) this.#gates.delete(id);
+    }
+  }
+
+  async #planAndCommit(
+    namespace: Namespace,
+    origin: Origin,
+    commitId: string | undefined,
+    make: (present: Present) => Promise<Plan>,
+  ): Promise<Changed> {
     for (let tries = 0; tries < TRIES_MAX; tries++) {
       const cached = await this.cache.of(namespace);
       const plan = await make((key) => cached.get(key));

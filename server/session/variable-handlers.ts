@@ -120,9 +120,13 @@ export function variableHandlers(
         throw error;
       });
       const entries = await variables.history(namespace, key);
-      // Whether a deleted variable was secret is not known any more: then its values are not shown either.
-      const isShown = reveal === true || (present !== undefined && present.secret !== true);
-      return { entries: isShown ? entries : entries.map((one) => ({ ...one, text: null })) };
+      // A deleted variable may have been made secret after it had these values: then they are not shown either.
+      const isShown = present !== undefined && present.secret !== true;
+      return {
+        entries: entries.map(({ secret, ...one }) =>
+          reveal === true || (isShown && secret !== true) ? one : { ...one, text: null },
+        ),
+      };
     },
 
     'variable.restore': async (call) => {
