@@ -29,6 +29,11 @@ export class MergePolicies {
     return await this.#records.of(namespace);
   }
 
+  /** After a namespace was erased. */
+  drop(namespace: Namespace): void {
+    this.#records.drop(namespace);
+  }
+
   /** For the commits to come, whether the variable exists or not. @throws BridgeError `quota`, `conflict` */
   async set(
     namespace: Namespace,

@@ -34,6 +34,11 @@ export class Sharing {
       .map(({ prefix }) => prefix);
   }
 
+  /** After a namespace was erased. */
+  drop(namespace: Namespace): void {
+    this.#records.drop(namespace);
+  }
+
   /** Replaces what was shared with the same namespace under the same prefix. @throws BridgeError `quota`, `conflict` */
   async set(owner: Namespace, share: Share, note?: unknown): Promise<void> {
     if (namespaceText(owner) === namespaceText(share.with))

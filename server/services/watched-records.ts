@@ -31,6 +31,7 @@ export class WatchedRecords<T> {
     if (known !== undefined) return await known.value;
     const stop = this.#store.watch([this.#family, id], () => {
       kept.value = this.#load(id);
+      kept.value.catch(() => {}); // nobody may be waiting for it: asked again, it is read again
     });
     const kept: Kept<T> = { value: this.#load(id), stop };
     this.#kept.set(id, kept);
@@ -38,10 +39,19 @@ export class WatchedRecords<T> {
     return await kept.value;
   }
 
+  /** After a namespace was erased, which no watch tells of. */
+  drop(namespace: Namespace): void {
+    this.#forget(namespaceText(namespace));
+  }
+
+  #forget(id: string): void {
+    this.#kept.get(id)?.stop();
+    this.#kept.delete(id);
+  }
+
   #forgetOldest(): void {
-    for (const [id, { stop }] of this.#kept) {
-      stop();
-      this.#kept.delete(id);
+    for (const id of this.#kept.keys()) {
+      this.#forget(id);
       return;
     }
   }
@@ -50,9 +60,7 @@ export class WatchedRecords<T> {
     try {
       return this.#read((await this.#store.get([this.#family, id]))?.value);
     } catch (error) {
-      const kept = this.#kept.get(id);
-      kept?.stop();
-      this.#kept.delete(id); // asked again, it is read again
+      this.#forget(id); // asked again, it is read again
       throw error;
     }
   }

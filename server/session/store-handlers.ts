@@ -3,6 +3,8 @@ import type { Handlers } from '#bridge/wire/peer.js';
 import type { StoreOperations } from '#bridge/wire/protocol/store.js';
 import type { Executions } from '#server/services/executions.js';
 import type { Maintenance } from '#server/services/maintenance.js';
+import type { MergePolicies } from '#server/services/merge-policies.js';
+import type { Sharing } from '#server/services/sharing.js';
 import type { Variables } from '#server/services/variables.js';
 
 export interface StoreServices {
@@ -10,6 +12,8 @@ export interface StoreServices {
   readonly maintenance: Maintenance | undefined;
   readonly executions: Executions;
   readonly variables: Variables;
+  readonly policies: MergePolicies;
+  readonly sharing: Sharing;
 }
 
 /** A terminal asks for the next piece at once; whoever does not for so long has gone. */
@@ -26,6 +30,8 @@ export function storeHandlers({
   maintenance,
   executions,
   variables,
+  policies,
+  sharing,
 }: StoreServices): Handlers<StoreOperations> {
   let current: Backup | undefined;
   let nextId = 1;
@@ -82,7 +88,10 @@ export function storeHandlers({
           `${running} executions use it; end them first: cronium exec list --running`,
         );
       await files().erase(namespace);
+      // Else whoever has the name next would have its rules.
       variables.cache.drop(namespace);
+      policies.drop(namespace);
+      sharing.drop(namespace);
       return {};
     },
   };

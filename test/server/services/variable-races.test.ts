@@ -2,7 +2,10 @@ import t from 'tap';
 import { BridgeError } from '#bridge/wire/errors.js';
 import { type Namespace, VariableKey } from '#bridge/wire/names.js';
 import { MergePolicies } from '#server/services/merge-policies.js';
+import { Sharing } from '#server/services/sharing.js';
 import { Variables } from '#server/services/variables.js';
+import { EncryptedStore } from '#server/store/encrypted-store.js';
+import { Keyring } from '#server/store/keyring.js';
 import { LARGE_LIMITS } from '#server/store/large-values.js';
 import { MemoryStore } from '#server/store/memory-store.js';
 
@@ -84,4 +87,33 @@ t.test('a deleted secret that is restored is a secret again', async (t) => {
   await variables.delete(ADA, KEY, {}, BY);
   await variables.restore(ADA, KEY, version, undefined, BY);
   t.equal((await variables.get(ADA, KEY)).secret, true);
+});
+
+t.test('a schema that takes forever is refused, and nobody else waits', async (t) => {
+  const variables = open();
+  const schema = '{"type":"string","pattern":"^(a+)+$"}';
+  await variables.set(ADA, KEY, { text: '"a"', attributes: { schema } }, BY);
+  const started = performance.now();
+  const text = JSON.stringify(`${'a'.repeat(30)}!`);
+  t.equal(await codeOf(variables.set(ADA, KEY, { text }, BY)), 'invalid');
+  t.ok(performance.now() - started < 5_000);
+});
+
+t.test('an erased namespace that is used again is shared with nobody', async (t) => {
+  await using store = new EncryptedStore(
+    new MemoryStore(undefined, LARGE_LIMITS),
+    Keyring.ephemeral(),
+  );
+  const sharing = new Sharing(store);
+  const policies = new MergePolicies(store);
+  const bob: Namespace = { user: 'bob' };
+  await sharing.set(ADA, { with: bob, prefix: '', access: 'rw' });
+  await policies.set(ADA, KEY, 'add');
+  t.same(await sharing.prefixes(ADA, bob, 'r'), ['']);
+  t.equal((await policies.of(ADA)).size, 1);
+  await store.shred('user:ada');
+  sharing.drop(ADA);
+  policies.drop(ADA);
+  t.same(await sharing.prefixes(ADA, bob, 'r'), []);
+  t.equal((await policies.of(ADA)).size, 0);
 });
