@@ -23,7 +23,7 @@ const codeOf = async (body: Promise<unknown>) =>
     (error: unknown) => (error instanceof BridgeError ? error.code : String(error)),
   );
 
-t.test(
+void t.test(
   'of two that set a variable at once, each is told the version of its own value',
   async (t) => {
     const variables = open();
@@ -40,7 +40,7 @@ t.test(
   },
 );
 
-t.test('a set that is followed by a deletion at once has happened all the same', async (t) => {
+void t.test('a set that is followed by a deletion at once has happened all the same', async (t) => {
   const variables = open();
   await variables.set(ADA, KEY, { text: '1' }, BY);
   const [set] = await Promise.allSettled([
@@ -50,19 +50,22 @@ t.test('a set that is followed by a deletion at once has happened all the same',
   t.equal(set.status, 'fulfilled');
 });
 
-t.test('compare-and-set that is asked for again after a lost answer is not refused', async (t) => {
-  const variables = open();
-  const commitId = 'c0ffee00-0000-4000-8000-000000000001';
-  const setting = { text: '1', ifVersion: 0, commitId };
-  const first = await variables.set(ADA, KEY, setting, BY);
-  const again = await variables.set(ADA, KEY, setting, BY);
-  t.equal(again.version, first.version);
-  const deletion = { ifVersion: first.version, commitId: `${commitId.slice(0, -1)}2` };
-  const gone = await variables.delete(ADA, KEY, deletion, BY);
-  t.same(await variables.delete(ADA, KEY, deletion, BY), gone);
-});
+void t.test(
+  'compare-and-set that is asked for again after a lost answer is not refused',
+  async (t) => {
+    const variables = open();
+    const commitId = 'c0ffee00-0000-4000-8000-000000000001';
+    const setting = { text: '1', ifVersion: 0, commitId };
+    const first = await variables.set(ADA, KEY, setting, BY);
+    const again = await variables.set(ADA, KEY, setting, BY);
+    t.equal(again.version, first.version);
+    const deletion = { ifVersion: first.version, commitId: `${commitId.slice(0, -1)}2` };
+    const gone = await variables.delete(ADA, KEY, deletion, BY);
+    t.same(await variables.delete(ADA, KEY, deletion, BY), gone);
+  },
+);
 
-t.test('a variable made secret while a script sets it stays secret', async (t) => {
+void t.test('a variable made secret while a script sets it stays secret', async (t) => {
   const variables = open();
   await variables.set(ADA, KEY, { text: '"old"' }, BY);
   await Promise.all([
@@ -73,7 +76,7 @@ t.test('a variable made secret while a script sets it stays secret', async (t) =
   t.equal((await variables.get(ADA, KEY)).secret, true);
 });
 
-t.test('a deleted secret that is restored is a secret again', async (t) => {
+void t.test('a deleted secret that is restored is a secret again', async (t) => {
   let now = Date.UTC(2026, 10, 23);
   const store = new MemoryStore(undefined, LARGE_LIMITS);
   const variables = new Variables(store, new MergePolicies(store), () => now);
@@ -89,7 +92,7 @@ t.test('a deleted secret that is restored is a secret again', async (t) => {
   t.equal((await variables.get(ADA, KEY)).secret, true);
 });
 
-t.test('a schema that takes forever is refused, and nobody else waits', async (t) => {
+void t.test('a schema that takes forever is refused, and nobody else waits', async (t) => {
   const variables = open();
   const schema = '{"type":"string","pattern":"^(a+)+$"}';
   await variables.set(ADA, KEY, { text: '"a"', attributes: { schema } }, BY);
@@ -99,7 +102,7 @@ t.test('a schema that takes forever is refused, and nobody else waits', async (t
   t.ok(performance.now() - started < 5_000);
 });
 
-t.test('an erased namespace that is used again is shared with nobody', async (t) => {
+void t.test('an erased namespace that is used again is shared with nobody', async (t) => {
   await using store = new EncryptedStore(
     new MemoryStore(undefined, LARGE_LIMITS),
     Keyring.ephemeral(),
