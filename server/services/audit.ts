@@ -1,6 +1,6 @@
 import type { AuditLink } from '#bridge/wire/audit-chain.js';
 import { asBridgeError, BridgeError } from '#bridge/wire/errors.js';
-import type { Noted, Op, Recorder, Store } from '#server/store/store.js';
+import type { Noted, Op, Reader, Recorder, Store } from '#server/store/store.js';
 import { BatchWriter, type HeadRecord, headKey, readHead } from './audit/batches.js';
 import {
   type AuditAdded,
@@ -166,8 +166,8 @@ export class Audit implements Recorder, AsyncDisposable {
     return batches.finish();
   }
 
-  async reset(): Promise<void> {
-    const entry = await this.#store.get(headKey(this.writer));
+  async reset(reader: Reader): Promise<void> {
+    const entry = await reader.get(headKey(this.writer));
     const stored = entry && readHead(entry);
     const flight = this.#flight;
     const isWritten = stored?.hash === this.#head.hash;

@@ -155,7 +155,8 @@ export class EncryptedStore implements Store {
         this.#ensureKeys(ops);
         return this.#sealOps(ops);
       },
-      reset: async () => await recorder.reset(),
+      reset: async (reader) =>
+        await recorder.reset(new SealedReader(reader, this.#sealer, this.#keyring)),
     });
   }
 

@@ -211,7 +211,12 @@ export class LargeValues implements Store {
           throw error;
         }
       }
-      if (redo === undefined) return this.#loadingSnapshot(snapshot);
+      if (redo === undefined)
+        return {
+          ...this.#loading(snapshot),
+          version: snapshot.version,
+          [Symbol.asyncDispose]: async () => await snapshot[Symbol.asyncDispose](),
+        };
       await snapshot[Symbol.asyncDispose]();
       await this.#apply(redo);
     }
@@ -255,7 +260,8 @@ export class LargeValues implements Store {
           .map(({ note, committed }) => ({ note: (note as LargeNote).note, committed }));
         return noted.length === 0 ? [] : this.#recorded(recorder.record(noted));
       },
-      reset: async () => await recorder.reset(),
+      // What a recorder has put never was part of a large commit, so it needs no look for one.
+      reset: async (reader) => await recorder.reset(this.#loading(reader)),
     });
   }
 
@@ -615,7 +621,7 @@ export class LargeValues implements Store {
     }
   }
 
-  #loadingSnapshot(inner: Snapshot): Snapshot {
+  #loading(inner: Reader): Reader {
     const loaded = async (entry: Entry): Promise<Entry> => {
       const one = load(entry) ?? (await this.#loadChunked(inner, entry));
       if (one !== undefined) return one;
@@ -625,7 +631,6 @@ export class LargeValues implements Store {
       );
     };
     return {
-      version: inner.version,
       get: async (key) => {
         const entry = await inner.get(key);
         return entry && (await loaded(entry));
@@ -639,7 +644,6 @@ export class LargeValues implements Store {
         for await (const entry of inner.range(prefix, options))
           yield load(entry) ?? (await loaded(entry));
       },
-      [Symbol.asyncDispose]: async () => await inner[Symbol.asyncDispose](),
     };
   }
 

@@ -98,6 +98,12 @@ function copyOnce(directory: string, copy: string): void {
     throw Object.assign(new Error('the tables have changed'), { code: 'ENOENT' });
 }
 
+/** The database, or an iterator or snapshot of it, was closed: with the store, or to open it again after a failed write. */
+const isNotOpen = (error: unknown): boolean =>
+  error instanceof Error &&
+  'code' in error &&
+  /^LEVEL_(DATABASE|ITERATOR|SNAPSHOT)_NOT_OPEN$/.test(String(error.code));
+
 export function storeError(error: unknown, directory?: string): BridgeError {
   if (error instanceof BridgeError) return error;
   const cause = error instanceof Error ? error.cause : undefined;
@@ -105,6 +111,10 @@ export function storeError(error: unknown, directory?: string): BridgeError {
   const where = directory === undefined ? 'the store' : `the store in ${directory}`;
   if (code === 'LEVEL_LOCKED')
     return new BridgeError('busy', `${where} is in use by another server; stop that one first`, {
+      cause: error,
+    });
+  if (isNotOpen(error))
+    return new BridgeError('unavailable', `${where} was closed meanwhile; try again`, {
       cause: error,
     });
   const text = cause instanceof Error ? cause.message : String(error);

@@ -1,11 +1,11 @@
-import { existsSync, rmSync } from 'node:fs';
+import { existsSync, rmSync, statfsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { AbstractSnapshot } from 'abstract-level';
 import { BridgeError } from '#bridge/wire/errors.js';
 import { type Admitted, admit, encodedOps } from './admission.js';
 import { checkInChild, type StoreReport } from './check-process.js';
 import { StoreClock } from './clock.js';
-import { encodeLink, type KeptLinks, type Link } from './commit-chain.js';
+import { encodeLink, type KeptLinks, type Link, WRITE_BUFFER_BYTES } from './commit-chain.js';
 import { FileSums } from './file-sums.js';
 import { ABSENT, GroupDraft, type Known } from './group-draft.js';
 import { HeadFile } from './head-file.js';
@@ -43,6 +43,9 @@ const GROUP_BYTES_MAX = 1024 * 1024;
 
 /** Version and tag of keys written or checked lately: spares a read for every key a commit replaces. */
 const KNOWN_MAX = 65_536;
+
+/** Opened again, LevelDB writes what its log holds, up to two write buffers, as tables. */
+const REOPEN_BYTES = 3 * WRITE_BUFFER_BYTES;
 
 /** A clock this much behind the last commit is wrong, not slow: leases and tokens would live again. */
 const CLOCK_BEHIND_MS_MAX = 10 * 60 * 1000;
@@ -94,6 +97,12 @@ export class LevelStore implements Store {
   #closed = false;
   /** After a failed write LevelDB refuses all others until it is opened again. */
   #reopen = false;
+  /** While that is done; readers wait for it. Never rejects. */
+  #reopening: Promise<void> | undefined;
+  /** Why it could not be done: the database is closed then, until a commit tries again. */
+  #down: BridgeError | undefined;
+  /** The group of the last write while it is not known to be durable, and how watchers hear of it. */
+  #inDoubt: { readonly link: Link; readonly tell: () => void } | undefined;
 
   private constructor(
     directory: string,
@@ -174,8 +183,15 @@ export class LevelStore implements Store {
   }
 
   async get(key: Key): Promise<Entry | undefined> {
+    if (this.#reopening !== undefined) await this.#reopening;
     const bytes = encodeKey(key);
-    return this.#entry(key, bytes, await this.#open().get(bytes));
+    let record: Buffer | undefined;
+    try {
+      record = await this.#open().get(bytes);
+    } catch (error) {
+      throw storeError(error);
+    }
+    return this.#entry(key, bytes, record);
   }
 
   async getMany(keys: readonly Key[]): Promise<(Entry | undefined)[]> {
@@ -187,8 +203,8 @@ export class LevelStore implements Store {
   }
 
   async snapshot(): Promise<Snapshot> {
-    const snapshot = this.#open().snapshot();
-    const { version } = await lastLink(this.#db, this.#key, snapshot);
+    const { snapshot, link } = await this.#moment();
+    const { version } = link;
     return {
       version,
       get: async (key) => (await this.#getMany([key], snapshot))[0],
@@ -199,7 +215,7 @@ export class LevelStore implements Store {
   }
 
   async commit(commit: Commit): Promise<Committed> {
-    this.#open();
+    if (this.#closed) throw storeClosed();
     if (this.problems.length > 0)
       throw new BridgeError(
         'read_only',
@@ -239,14 +255,13 @@ export class LevelStore implements Store {
 
   /** Gives the space of what was deleted or replaced back to the disk. */
   async compact(): Promise<void> {
+    if (this.#reopening !== undefined) await this.#reopening;
     await this.#open().compactRange(Buffer.alloc(0), Buffer.from([0xff]));
   }
 
   /** Every record and the newest link as of now, as they are stored: what a backup holds. */
   async export(): Promise<Exported> {
-    const snapshot = this.#open().snapshot();
-    const db = this.#db;
-    const link = await lastLink(db, this.#key, snapshot);
+    const { db, snapshot, link } = await this.#moment();
     async function* records(): AsyncGenerator<StoredPair> {
       const iterator = db.iterator({ gte: RECORDS_FROM, snapshot, fillCache: false, ...BULK });
       try {
@@ -255,6 +270,8 @@ export class LevelStore implements Store {
           if (batch.length === 0) return;
           yield* batch;
         }
+      } catch (error) {
+        throw storeError(error);
       } finally {
         await iterator.close();
       }
@@ -273,16 +290,35 @@ export class LevelStore implements Store {
   }
 
   #open(): Db {
-    if (this.#closed) throw new BridgeError('unavailable', 'the store is closed');
+    if (this.#closed) throw storeClosed();
+    if (this.#down !== undefined) throw this.#down;
     return this.#db;
+  }
+
+  async #moment(): Promise<{ db: Db; snapshot: AbstractSnapshot; link: Link }> {
+    if (this.#reopening !== undefined) await this.#reopening;
+    const db = this.#open();
+    const snapshot = db.snapshot();
+    try {
+      return { db, snapshot, link: await lastLink(db, this.#key, snapshot) };
+    } catch (error) {
+      await snapshot.close();
+      throw storeError(error);
+    }
   }
 
   async #getMany(
     keys: readonly Key[],
     snapshot?: AbstractSnapshot,
   ): Promise<(Entry | undefined)[]> {
+    if (this.#reopening !== undefined) await this.#reopening;
     const encoded = keys.map(encodeKey);
-    const records = await this.#open().getMany(encoded, snapshot === undefined ? {} : { snapshot });
+    let records: (Buffer | undefined)[];
+    try {
+      records = await this.#open().getMany(encoded, snapshot === undefined ? {} : { snapshot });
+    } catch (error) {
+      throw storeError(error);
+    }
     return keys.map((key, i) => this.#entry(key, encoded[i] ?? Buffer.alloc(0), records[i]));
   }
 
@@ -291,6 +327,7 @@ export class LevelStore implements Store {
     { reverse = false, limit = -1, ...bounds }: RangeOptions,
     snapshot?: AbstractSnapshot,
   ): AsyncGenerator<Entry> {
+    if (this.#reopening !== undefined) await this.#reopening;
     const iterator = this.#open().iterator({
       ...rangeBounds(prefix, bounds),
       reverse,
@@ -307,6 +344,8 @@ export class LevelStore implements Store {
           if (entry !== undefined) yield entry;
         }
       }
+    } catch (error) {
+      throw storeError(error);
     } finally {
       await iterator.close();
     }
@@ -348,9 +387,10 @@ export class LevelStore implements Store {
     return this.#queue.splice(0, count);
   }
 
-  async #writeGroup(group: readonly Waiting[]): Promise<void> {
+  async #writeGroup(all: readonly Waiting[]): Promise<void> {
     if (this.#reopen) await this.#openAgain();
-    await this.#learn(group);
+    const group = refuseDamaged(all, await this.#learn(all));
+    if (group.length === 0) return;
     const draft = new GroupDraft(this.#tags, this.#known, this.#last, (id) =>
       this.#kept.versionOf(id),
     );
@@ -360,19 +400,25 @@ export class LevelStore implements Store {
     }));
     await this.#record(draft, done);
     if (draft.isEmpty) {
+      this.#forgetKnown();
       for (const { waiting, committed } of done) waiting.resolve(committed);
       return;
     }
     const link = this.#linkOf(draft);
+    const tell = () => {
+      for (const { waiting, committed, entries } of done) {
+        if (committed.ok && entries.length > 0) this.#watchers.emit(committed.version, entries);
+        waiting.resolve(committed); // changes nothing where it failed before it came to light
+      }
+      if (draft.recorded.length > 0) this.#watchers.emit(draft.version, draft.recorded);
+    };
+    this.#inDoubt = { link, tell };
     await this.#db.batch(draft.batch, { sync: true });
     this.#head.write(link);
+    this.#inDoubt = undefined;
     this.#last = link;
     this.#kept.add(link);
-    for (const { waiting, committed, entries } of done) {
-      if (committed.ok && entries.length > 0) this.#watchers.emit(committed.version, entries);
-      waiting.resolve(committed);
-    }
-    if (draft.recorded.length > 0) this.#watchers.emit(draft.version, draft.recorded);
+    tell();
     this.#forgetKnown();
   }
 
@@ -386,7 +432,8 @@ export class LevelStore implements Store {
       if (waiting.commit.note !== undefined) noted.push({ note: waiting.commit.note, committed });
     if (noted.length === 0 || this.#recorder === undefined) return;
     const ops = encodedOps(this.#recorder.record(noted));
-    await this.#learn([{ admitted: { checks: [], ops } }]);
+    const damagedNames = await this.#learn([{ admitted: { checks: [], ops } }]);
+    if (damagedNames.size > 0) throw damagedRecord();
     draft.record(ops);
   }
 
@@ -406,10 +453,11 @@ export class LevelStore implements Store {
     return { ...parts, mac };
   }
 
-  /** Reads what is stored under those keys that nobody has read lately. */
+  /** Reads what is stored under those keys that nobody has read lately. Returns the names of those that are damaged. */
   async #learn(
     group: readonly { readonly admitted: Pick<Admitted, 'checks' | 'ops'> }[],
-  ): Promise<void> {
+  ): Promise<ReadonlySet<string>> {
+    const damagedNames = new Set<string>();
     const unknown = new Map<string, Buffer>();
     for (const { admitted } of group) {
       for (const { name, bytes } of admitted.checks)
@@ -417,23 +465,17 @@ export class LevelStore implements Store {
       for (const { name, bytes } of admitted.ops)
         if (!this.#known.has(name)) unknown.set(name, bytes);
     }
-    if (unknown.size === 0) return;
+    if (unknown.size === 0) return damagedNames;
     const records = await this.#db.getMany([...unknown.values()]);
     let i = 0;
     for (const [name, bytes] of unknown) {
       const record = records[i++];
-      if (record !== undefined && !this.#tags.holds(bytes, record))
-        throw new BridgeError(
-          'internal',
-          'a record that a commit would replace is damaged: put a backup back with: cronium store restore FILE',
-        );
-      this.#known.set(
-        name,
-        record === undefined
-          ? ABSENT
-          : { version: versionOf(record), tag: Buffer.from(tagOf(record)) },
-      );
+      if (record === undefined) this.#known.set(name, ABSENT);
+      else if (this.#tags.holds(bytes, record))
+        this.#known.set(name, { version: versionOf(record), tag: Buffer.from(tagOf(record)) });
+      else damagedNames.add(name);
     }
+    return damagedNames;
   }
 
   #forgetKnown(): void {
@@ -444,19 +486,69 @@ export class LevelStore implements Store {
   }
 
   async #openAgain(): Promise<void> {
+    // Opened on a full disk it stays closed, and nobody could read any more.
+    const { bavail, bsize } = statfsSync(this.directory);
+    if (this.#down === undefined && bavail * bsize < REOPEN_BYTES)
+      throw new BridgeError(
+        'no_space',
+        `the disk under the store is full: free ${REOPEN_BYTES} bytes or more; nothing stored is lost`,
+      );
     this.#known.clear();
-    await this.#db.close();
-    this.#db = await openDb(this.directory, false);
+    const reopened = this.#closeAndOpen();
+    this.#reopening = reopened.then(
+      () => {},
+      () => {},
+    );
+    try {
+      await reopened;
+      this.#down = undefined;
+    } catch (error) {
+      this.#down = storeError(error);
+      throw error;
+    } finally {
+      this.#reopening = undefined;
+    }
     const chain = await readChain(this.#db, this.#key);
     const problems = [...chain.problems, ...headProblems(this.#head, chain)];
     if (problems.length > 0) throw damaged(this.directory, problems);
-    // A group that failed may be on disk all the same: its versions must not be given twice.
+    // A group that failed may be on disk all the same: its versions must not be given twice, and watchers must hear of it.
+    const inDoubt = this.#inDoubt;
+    this.#inDoubt = undefined;
     this.#last = chain.last;
     this.#kept = chain.kept;
-    await this.#recorder?.reset();
+    if (inDoubt?.link.mac.equals(chain.last.mac) === true) inDoubt.tell();
+    await this.#recorder?.reset(this);
     this.#reopen = false;
   }
+
+  async #closeAndOpen(): Promise<void> {
+    await this.#db.close();
+    this.#db = await openDb(this.directory, false);
+  }
 }
+
+/** The commits of a group but those that touch a damaged record, which fail alone. */
+function refuseDamaged(
+  group: readonly Waiting[],
+  damagedNames: ReadonlySet<string>,
+): readonly Waiting[] {
+  if (damagedNames.size === 0) return group;
+  return group.filter(({ admitted, reject }) => {
+    const isGood = [...admitted.checks, ...admitted.ops].every(
+      ({ name }) => !damagedNames.has(name),
+    );
+    if (!isGood) reject(damagedRecord());
+    return isGood;
+  });
+}
+
+const storeClosed = () => new BridgeError('unavailable', 'the store is closed');
+
+const damagedRecord = () =>
+  new BridgeError(
+    'internal',
+    'a record that a commit would replace is damaged: put a backup back with: cronium store restore FILE',
+  );
 
 /** One moment of the store; dispose it soon. */
 export interface Exported extends AsyncDisposable {

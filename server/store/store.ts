@@ -108,8 +108,11 @@ export interface Recorder {
    * The ops are written even if every commit of the group met a conflict.
    */
   record(group: readonly Noted[]): readonly Op[];
-  /** The last group could not be written, or nobody knows whether it was: called before the next `record`. */
-  reset(): Promise<void>;
+  /**
+   * The last group could not be written, or nobody knows whether it was: called before the next `record`. What is stored it
+   * reads from `reader`: a call on the store itself may wait for a commit, and that one for this.
+   */
+  reset(reader: Reader): Promise<void>;
 }
 
 export interface Store extends Reader, AsyncDisposable {

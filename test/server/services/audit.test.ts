@@ -84,8 +84,8 @@ class FailingStore extends MemoryStore {
         if (this.failure === 'not written') throw new BridgeError('no_space', 'the disk is full');
         return ops;
       },
-      reset: async () => {
-        await recorder.reset();
+      reset: async (reader) => {
+        await recorder.reset(reader);
       },
     });
   }
@@ -97,7 +97,7 @@ class FailingStore extends MemoryStore {
   }
 
   async #commit(commit: Commit): Promise<Committed> {
-    if (this.#needsReset) await this.#recorder?.reset();
+    if (this.#needsReset) await this.#recorder?.reset(this);
     this.#needsReset = false;
     try {
       const committed = await super.commit(commit);
