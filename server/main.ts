@@ -3,7 +3,7 @@ import { X509Certificate } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pino } from 'pino';
-import { asBridgeError } from '#bridge/wire/errors.js';
+import { asBridgeError, BridgeError } from '#bridge/wire/errors.js';
 import { thumbprintOf } from './auth/identity.js';
 import { Tokens } from './auth/tokens.js';
 import { ServerConfig } from './config.js';
@@ -30,6 +30,12 @@ async function serve(): Promise<void> {
   process.once('disconnect', () => {});
 
   const fresh = !existsSync(join(config.database, 'CURRENT'));
+  // The keys of a database that is not there: it was lost, and a new one in its place would hide that.
+  if (fresh && existsSync(config.keyring))
+    throw new BridgeError(
+      'internal',
+      `the database ${config.database} is missing, but its keyring ${config.keyring} is there: put a backup back with: cronium store restore FILE; for an empty store, move the keyring away`,
+    );
   const master = masterKeySource(config.masterKey);
   // Of a new store nobody but the one who has it makes keys: asked for again, they are there.
   let keyring: Keyring | undefined;

@@ -9,7 +9,7 @@ import { Successions } from './auth/successions.js';
 import { TokenRecords } from './auth/token-records.js';
 import type { Tokens } from './auth/tokens.js';
 import type { RefusedPeer } from './listen/refused-peer.js';
-import { noteOf } from './services/audit/note.js';
+import { noteOf, target } from './services/audit/note.js';
 import { Audit } from './services/audit.js';
 import { Executions } from './services/executions.js';
 import { FairQueue } from './services/fair-queue.js';
@@ -83,8 +83,10 @@ export class Runtime implements AsyncDisposable {
     const startedAt = Date.now();
     // Of a store that can only be read nothing can be on record but in the log.
     const auditStore = problems.length === 0 ? store : new MemoryStore();
-    const audit = await Audit.open(auditStore, (error) =>
-      log.error({ reason: error.message }, 'the audit log waits'),
+    const audit = await Audit.open(
+      auditStore,
+      (error) => log.error({ reason: error.message }, 'the audit log waits'),
+      store,
     );
     const revocations = await Revocations.open(store);
     const successions = await Successions.open(store, (thumbprint) =>
@@ -198,7 +200,11 @@ export class Runtime implements AsyncDisposable {
 
   #sweep(): void {
     this.#sweeping ??= this.services.variables
-      .sweep()
+      .sweep((key, namespace) => {
+        const note = noteOf({ role: 'server', name: 'expiry', thumbprint: '' }, 'variable.expire');
+        note.namespace = namespaceText(namespace);
+        return target(note, [key]);
+      })
       .catch((error: unknown) => this.#log.error({ err: error }, 'expired variables stay'))
       .finally(() => {
         this.#sweeping = undefined;

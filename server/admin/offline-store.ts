@@ -1,4 +1,5 @@
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
 import { BridgeError } from '#bridge/wire/errors.js';
 import { checkInChild, type StoreReport } from '#server/store/check-process.js';
 import { writeDurably } from '#server/store/durable-file.js';
@@ -42,7 +43,7 @@ export async function restoreStore(
     };
     clean(); // of one that was interrupted
     // A rotation of the master key that was interrupted is judged by the present keyring, not by the backup's.
-    if (existsSync(keyring)) openKeyring(state, keyring);
+    settleRotation(state, keyring);
     try {
       const restored = await restore(
         made.db,
@@ -63,8 +64,7 @@ export async function restoreStore(
         [`${db}.sums`, `${made.db}.sums`],
         [db, made.db],
       ] as const) {
-        if (existsSync(path))
-          renameSync(path, path.replace(/^(.*?(?:db|keyring\.json))/, `$1.before-${time}`));
+        if (existsSync(path)) renameSync(path, beside(path, time));
         renameSync(next, path);
       }
       return { ...restored, before: isReplaced ? `${db}.before-${time}` : undefined };
@@ -73,6 +73,22 @@ export async function restoreStore(
       throw error;
     }
   });
+}
+
+/** A present keyring that cannot be opened is about to be replaced: then there is nothing to settle. */
+function settleRotation(state: State, keyring: string): void {
+  try {
+    if (existsSync(keyring)) openKeyring(state, keyring);
+  } catch (error) {
+    if (!(error instanceof BridgeError)) throw error;
+  }
+}
+
+/** `db.head` is then `db.before-TIME.head`, so that what belongs together can be put back together. */
+function beside(path: string, time: string): string {
+  const name = basename(path);
+  const [, stem = name, rest = ''] = /^(db|keyring\.json)(.*)$/.exec(name) ?? [];
+  return join(dirname(path), `${stem}.before-${time}${rest}`);
 }
 
 const openKeyring = (state: State, keyring: string): Keyring =>

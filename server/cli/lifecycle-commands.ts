@@ -98,7 +98,12 @@ export const status = command({
         return await connection.call('status', {});
       }),
     ]);
-    const well = !('problem' in server) && !('problem' in mountd) && mountd.link.connected;
+    const problems = 'problem' in server ? [] : server.problems;
+    const well =
+      !('problem' in server) &&
+      problems.length === 0 &&
+      !('problem' in mountd) &&
+      mountd.link.connected;
     if (values.json) {
       io.out(
         `${JSON.stringify({ well, address: `${host}:${port}`, state: target.state.directory, server, mountd })}\n`,
@@ -109,6 +114,7 @@ export const status = command({
           ? `server  down: ${server.problem}\n`
           : `server  up on ${host}:${port} since ${new Date(server.startedAt).toISOString()}, ${server.channels} executions open, ${server.storeVersion} commits stored\n`,
       );
+      for (const problem of problems) io.out(`        the store can only be read: ${problem}\n`);
       io.out(
         'problem' in mountd ? `mountd  down: ${mountd.problem}\n` : `${mountdLines(mountd)}\n`,
       );

@@ -1,7 +1,7 @@
-import { createReadStream, createWriteStream, existsSync, renameSync, rmSync } from 'node:fs';
-import { finished } from 'node:stream/promises';
+import { createReadStream, existsSync, renameSync, rmSync } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { BridgeError } from '#bridge/wire/errors.js';
+import { BridgeError, errnoCode } from '#bridge/wire/errors.js';
 import { Installation } from '#server/admin/installation.js';
 import { restoreStore, verifyStore } from '#server/admin/offline-store.js';
 import { State } from '#server/admin/state.js';
@@ -84,31 +84,34 @@ const storeBackup = command({
     using server = await installation(values.state, io).operator();
     // Under another name until it is whole: a file that looks like a backup must be one.
     const partial = `${file}.partial`;
-    const out = createWriteStream(partial, { mode: 0o600, flags: 'wx', flush: true });
     let bytes = 0;
     let told = 0;
+    const out = await open(partial, 'wx', 0o600).catch((cause: unknown) => {
+      throw new BridgeError(
+        'denied',
+        `cannot write ${partial}: ${errnoCode(cause) ?? String(cause)}; choose another place`,
+        { cause },
+      );
+    });
     try {
       for (let id: number | undefined; ; ) {
         io.signal.throwIfAborted();
-        const { piece, done, ...next } = await server.call(
-          'store.backup',
-          id === undefined ? {} : { id },
-        );
+        const request = id === undefined ? {} : { id };
+        const { piece, done, ...next } = await server.call('store.backup', request);
         id = next.id;
+        await out.writeFile(piece);
         bytes += piece.byteLength;
-        if (!out.write(piece))
-          await new Promise<void>((resolve) => out.once('drain', () => resolve()));
         if (bytes - told >= 64 * MIB) {
           told = bytes;
           io.err(`  ${Math.round(bytes / MIB)} MiB`);
         }
         if (done) break;
       }
-      out.end();
-      await finished(out);
+      await out.sync();
+      await out.close();
       renameSync(partial, file);
     } catch (error) {
-      out.destroy();
+      await out.close().catch(() => {}); // it may be closed already
       rmSync(partial, { force: true });
       throw error;
     }

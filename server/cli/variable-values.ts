@@ -56,7 +56,9 @@ export async function valueArgument(
 ): Promise<string> {
   if (how.type === 'bytes')
     return JSON.stringify((await bytesArgument(argument, io)).toString('base64'));
-  const given = await textArgument(argument, 'VALUE', io);
+  const read = await textArgument(argument, 'VALUE', io);
+  // As `$(cat FILE)` does: an editor's last line end is no part of a password.
+  const given = argument === read ? read : read.replace(/\r?\n$/, '');
   const isText = how.string === true || !isJson(given);
   if (isText || (how.type === 'string' && !given.trim().startsWith('"')))
     return JSON.stringify(given);

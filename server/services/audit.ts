@@ -78,25 +78,27 @@ export class Audit implements Recorder, AsyncDisposable {
     writer: number,
     head: HeadRecord,
     onError: (error: BridgeError) => void,
+    readable: Store,
   ) {
     this.#store = store;
     this.writer = writer;
     this.#head = head;
     this.#onError = onError;
-    this.#reader = new AuditReader(store);
+    this.#reader = new AuditReader(readable);
   }
 
   /**
    * Begins a chain, linked to the ones before it, and becomes the store's recorder. `onError` hears what keeps the queue
-   * from being written; it is tried again.
+   * from being written; it is tried again. `readable`: where the log is read, if it cannot be written there.
    * @throws BridgeError `conflict` when others begin one all the time
    */
   static async open(
     store: Store,
     onError: (error: BridgeError) => void = () => {},
+    readable: Store = store,
   ): Promise<Audit> {
     const { writer, head } = await startChain(store);
-    const audit = new Audit(store, writer, head, onError);
+    const audit = new Audit(store, writer, head, onError, readable);
     store.recordWith(audit);
     return audit;
   }

@@ -66,6 +66,7 @@ export class Maintenance implements AsyncDisposable {
 
   /** @throws BridgeError `busy` while another rotation runs, `not_found` when nothing is stored in the namespace */
   rotate(namespace: Namespace | undefined): void {
+    this.#assertIntact();
     if (this.#rotating !== undefined)
       throw new BridgeError(
         'busy',
@@ -78,10 +79,12 @@ export class Maintenance implements AsyncDisposable {
   }
 
   rotateMaster(): void {
+    this.#assertIntact();
     this.#parts.keyring.rotateMaster();
   }
 
   async erase(namespace: Namespace): Promise<void> {
+    this.#assertIntact();
     await this.#parts.encrypted.shred(namespaceText(namespace));
   }
 
@@ -90,6 +93,12 @@ export class Maintenance implements AsyncDisposable {
     this.#closing.abort(new BridgeError('unavailable', 'the server is shutting down'));
     await this.#rotating;
     await this.#verifying?.catch(() => {});
+  }
+
+  /** Keys and records belong together: of a store that cannot be written, keys are not changed either. */
+  #assertIntact(): void {
+    if (this.#parts.level.problems.length > 0)
+      throw new BridgeError('read_only', 'the store is damaged and can only be read');
   }
 
   async #reencrypt(): Promise<void> {

@@ -67,6 +67,9 @@ export interface VariableQuota {
   readonly bytes: number;
 }
 
+/** One secret: the largest keys and certificate chains are a tenth of it, and a run can mask two of them. */
+export const SECRET_BYTES_MAX = 64 * 1024;
+
 /** Values kept of a variable besides the present one. */
 const HISTORY_MAX = 10;
 /** A value that stood for less than this is not kept: counters would push out everything else. */
@@ -236,6 +239,11 @@ export class Variables {
     origin: Origin,
   ): Promise<VariableDetails> {
     if (typeof attributes.schema === 'string') this.#constraints.checkSchema(attributes.schema);
+    if (attributes.secret === true && Buffer.byteLength(text) > SECRET_BYTES_MAX)
+      throw new BridgeError(
+        'too_large',
+        `a secret has at most ${SECRET_BYTES_MAX} bytes: more cannot be masked in what scripts print`,
+      );
     return await this.#changeOne(namespace, key, origin, commitId, ifVersion, {
       text,
       ...withAttributes(attributes),
@@ -342,7 +350,9 @@ export class Variables {
   }
 
   /** Removes what has expired; as many as one commit takes. Returns how many it was. */
-  async sweep(): Promise<number> {
+  async sweep(
+    noteOf: (key: VariableKey, namespace: Namespace) => unknown = () => undefined,
+  ): Promise<number> {
     const now = this.#now();
     let swept = 0;
     for await (const entry of this.#store.range(['expiry', SYSTEM], {
@@ -362,7 +372,8 @@ export class Variables {
         ops.push({ put: keyOf(namespace, key), value: packRecord({ ...record }) });
         ops.push(...this.#historyOps(namespace, present, record));
       }
-      if ((await this.#store.commit({ checks, ops })).ok) swept++;
+      const note = checks.length > 0 ? noteOf(key, namespace) : undefined;
+      if ((await this.#store.commit({ checks, ops, note })).ok) swept++;
     }
     return swept;
   }

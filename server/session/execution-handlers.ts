@@ -8,6 +8,7 @@ import type { Revocations } from '#server/auth/revocations.js';
 import type { Successions } from '#server/auth/successions.js';
 import type { TokenRecords } from '#server/auth/token-records.js';
 import type { Tokens } from '#server/auth/tokens.js';
+import type { AuditNote } from '#server/services/audit/note.js';
 import type { Executions } from '#server/services/executions.js';
 import type { MergePolicies } from '#server/services/merge-policies.js';
 import type { Quotas } from '#server/services/quotas.js';
@@ -52,9 +53,13 @@ export function executionHandlers(
       return { executionId, ...minted };
     },
 
-    'execution.open': async ({ params }) => {
+    'execution.open': async ({ params, note }) => {
       const grant = await tokens.verify(params.token, ...successions.lineOf(identity.thumbprint));
       const { executionId, namespace } = grant;
+      Object.assign(note as AuditNote, {
+        execution: executionId,
+        namespace: namespaceText(namespace),
+      });
       await executions.assertRunning(grant);
       // In the same turn as the channel is kept: a revocation comes before this, or finds the channel.
       if (revocations.isTokenRevoked(grant))

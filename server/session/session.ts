@@ -116,7 +116,7 @@ export class Session {
     let outcome = 'ok';
     try {
       const result = await this.#admitted(op, call, grant);
-      if (!op.startsWith('audit.')) await this.#services.audit.done(note);
+      if (!isOnRecord(op, call)) await this.#services.audit.done(note);
       if (CLASS_OF[op] === 'admin') this.#log.info({ op, execution: grant?.executionId }, 'done');
       return result;
     } catch (cause) {
@@ -249,6 +249,11 @@ export class Session {
 }
 
 const OFTEN_MS = 1000;
+
+/** What follows on a call that is on record already: pages of the log, pieces of a backup. */
+const isOnRecord = (op: string, { params }: Call<unknown>): boolean =>
+  op.startsWith('audit.') ||
+  (op === 'store.backup' && (params as { id?: number }).id !== undefined);
 
 /** What an operator may want to act on; all else is per call. */
 const LOGGED: { readonly [C in Code]?: 'info' } = {

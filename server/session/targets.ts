@@ -3,7 +3,8 @@ import { type AuditNote, TARGETS_MAX, target } from '#server/services/audit/note
 
 /** Puts on record what a call is about: whose variables, which keys, executions or credentials. Never a value. */
 export function targetsOf(note: AuditNote, params: Readonly<Record<string, unknown>>): AuditNote {
-  const { namespace, key, set, executionId, thumbprint, id } = params;
+  const { key, set, executionId, thumbprint, id } = params;
+  const namespace = params['namespace'] ?? params['variablesOf'];
   if (namespace !== undefined) {
     const of = Namespace.safeParse(namespace);
     if (of.success) note.namespace = namespaceText(of.data);

@@ -63,9 +63,9 @@ export class EncryptedStore implements Store {
   readonly #reader: SealedReader;
   readonly #flights = new Flights();
   readonly #watches = new Set<Watch>();
-  /** Opened once for all watchers that hear of it. */
   /** What was sealed, by the sealed bytes: a store that tells of the very bytes it was given spares watchers the opening. */
   readonly #plain = new WeakMap<Uint8Array, Extract<Op, { put: Key }>>();
+  /** Opened once for all watchers that hear of it. */
   readonly #opened = new WeakMap<Entry, Entry>();
 
   /** Takes over `inner`: closing this closes it. Call `finishShredding` before anything else. */

@@ -172,6 +172,9 @@ export async function restore(
     }
     await db.batch(batch);
     const link = finish(await next());
+    hmac = undefined; // what it was to cover has been
+    checked.length = 0;
+    if ((await blocks.next()).done !== true) throw notWhole();
     // A store nobody has written to has no link.
     if (link.sequence > 0) await db.put(linkKey(link.sequence), storedLink, { sync: true });
     using head = HeadFile.open(`${directory}.head`, key);

@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import type { Namespace } from '#bridge/wire/names.js';
@@ -52,6 +52,10 @@ void t.test(
     });
     t.equal(statSync(file).mode & 0o777, 0o600);
     t.notOk(readFileSync(file).includes('first 7'), 'it is encrypted');
+    t.match(await server.cronium('store', 'backup', join(server.directory, 'no/such/file')), {
+      code: 1,
+      stderr: /^cannot write .*: ENOENT; choose another place\n$/,
+    });
     t.match(await server.cronium('store', 'backup', file), { code: 2, stderr: /is there already/ });
     await put(server, ADA, 50, 'second');
     t.match(await server.cronium('store', 'restore', file), {
@@ -124,6 +128,8 @@ void t.test(
     await server.start({ damaged: true });
     using operator = await server.connect('operator');
     t.match((await operator.call('server.status', {})).problems, [/./]);
+    t.match(await server.cronium('status'), { code: 1, stdout: /the store can only be read: / });
+    await t.rejects(operator.call('keys.rotate', {}), { code: 'read_only' });
     await t.rejects(
       operator.call('variable.edit', {
         namespace: BOB,
@@ -223,3 +229,22 @@ void t.test('the master key may come from a command', async (t) => {
   });
   await server.end('SIGKILL');
 });
+
+void t.test(
+  'a database that is gone is missed, and can be put back whatever its path is called',
+  async (t) => {
+    await using server = await ServerProcess.make('database-db-state');
+    await server.start();
+    await put(server, ADA, 5, 'ada');
+    const file = join(server.directory, 'one.bak');
+    t.match(await server.cronium('store', 'backup', file), { code: 0 });
+    await server.end('SIGTERM');
+    for (const name of readdirSync(server.state.path('server')))
+      if (name.startsWith('db')) rmSync(server.state.path('server', name), { recursive: true });
+    await t.rejects(server.start(), { message: /is missing, but its keyring .* is there/ });
+    await server.end('SIGKILL');
+    t.match(await server.cronium('store', 'restore', file), { code: 0 });
+    await server.start();
+    t.equal((await texts(server, ADA)).length, 5);
+  },
+);

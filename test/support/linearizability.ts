@@ -147,10 +147,16 @@ class Search {
     return { ok: true };
   }
 
-  /** A change nobody has an answer of, and nobody sees before the next one: it may as well not have happened. */
+  /**
+   * A change nobody has an answer of, and nobody sees before the next one: it may as well not have happened. A deletion sees:
+   * what it answers depends on whether something was there.
+   */
   #isVain(before: number, { action }: Event): boolean {
-    if (this.#events[before]?.answer !== undefined) return false;
-    return (action.do === 'set' || action.do === 'delete') && action.ifVersion === undefined;
+    return (
+      this.#events[before]?.answer === undefined &&
+      action.do === 'set' &&
+      action.ifVersion === undefined
+    );
   }
 
   #set(index: number, taken: boolean): void {

@@ -21,13 +21,14 @@ export class ServerProcess implements AsyncDisposable {
   #child: ChildProcess | undefined;
   #port = 0;
 
-  private constructor(directory: string) {
+  private constructor(directory: string, name: string) {
     this.directory = directory;
-    this.state = new State(join(directory, 'state'));
+    this.state = new State(join(directory, name));
   }
 
-  static async make(): Promise<ServerProcess> {
-    const server = new ServerProcess(mkdtempSync(join(tmpdir(), 'cronium-process-')));
+  /** `name`: of the state directory, below one of its own. */
+  static async make(name = 'state'): Promise<ServerProcess> {
+    const server = new ServerProcess(mkdtempSync(join(tmpdir(), 'cronium-process-')), name);
     server.state.prepareDirectories();
     await server.state.prepareCertificates();
     return server;

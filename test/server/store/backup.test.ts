@@ -95,6 +95,17 @@ randomTest('a backup that was cut or changed anywhere is refused', async (t, ran
     );
   }
   t.equal(
+    await codeOf(
+      restore(
+        join(directory, 'longer'),
+        inPieces(Buffer.concat([bytes, Buffer.alloc(5)]), 4096),
+        () => KEY,
+      ),
+    ),
+    'invalid',
+    'with something behind it',
+  );
+  t.equal(
     await codeOf(restore(join(directory, 'a'), inPieces(bytes, 4096), () => KEY)),
     'busy',
     'over a store',
