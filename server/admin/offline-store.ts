@@ -1,8 +1,8 @@
-import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { BridgeError } from '#bridge/wire/errors.js';
 import { checkInChild, type StoreReport } from '#server/store/check-process.js';
-import { writeDurably } from '#server/store/durable-file.js';
+import { syncDirectory, writeDurably } from '#server/store/durable-file.js';
 import { Keyring } from '#server/store/keyring.js';
 import { masterKeySource } from '#server/store/master-key.js';
 import { type Restored, restore } from '#server/store/store-backup.js';
@@ -57,16 +57,20 @@ export async function restoreStore(
       writeDurably(made.keyring, readFileSync(made.keyring, 'utf8'));
       const time = new Date().toISOString().replace(/[:.]/g, '-');
       const isReplaced = existsSync(db);
-      // The keyring first: a store without its keyring is refused, whatever happens in between.
+      const beforeOf = (path: string) => beside(path, time);
+      if (isReplaced) renameSync(db, beforeOf(db));
+      // From here on there is a head without its database, which no server opens, whatever happens in between.
+      if (existsSync(`${db}.head`)) copyFileSync(`${db}.head`, beforeOf(`${db}.head`));
+      renameSync(`${made.db}.head`, `${db}.head`);
       for (const [path, next] of [
         [keyring, made.keyring],
-        [`${db}.head`, `${made.db}.head`],
         [`${db}.sums`, `${made.db}.sums`],
-        [db, made.db],
       ] as const) {
-        if (existsSync(path)) renameSync(path, beside(path, time));
+        if (existsSync(path)) renameSync(path, beforeOf(path));
         renameSync(next, path);
       }
+      renameSync(made.db, db);
+      syncDirectory(dirname(db));
       return { ...restored, before: isReplaced ? `${db}.before-${time}` : undefined };
     } catch (error) {
       clean();

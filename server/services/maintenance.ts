@@ -32,7 +32,7 @@ export class Maintenance implements AsyncDisposable {
   /** Two that ask at once share one reading. */
   async verify(): Promise<Result<StoreOperations, 'store.verify'>> {
     this.#verifying ??= this.#parts.level
-      .verify()
+      .verify(undefined, this.#closing.signal)
       .then(({ version, records, problems }) => ({ version, records, problems: [...problems] }))
       .finally(() => {
         this.#verifying = undefined;

@@ -29,13 +29,17 @@ export type CheckReport =
 
 /**
  * Opens and reads a database that nobody has open, in a child process. @throws BridgeError `busy` and the like when it
- * cannot be looked at; what is wrong with it is in the report.
+ * cannot be looked at, the reason of `stopping`; what is wrong with it is in the report.
  */
 export async function checkInChild(
   request: CheckRequest,
   progress: (records: number) => void = () => {},
+  stopping?: AbortSignal,
 ): Promise<StoreReport> {
+  stopping?.throwIfAborted();
   const child = spawn(process.execPath, [PROGRAM], { stdio: ['pipe', 'pipe', 'pipe'] });
+  const stop = () => child.kill('SIGKILL'); // it only reads
+  stopping?.addEventListener('abort', stop, { once: true });
   child.stdin.on('error', () => {}); // it died: its end tells
   child.stdin.end(JSON.stringify(request));
   let said = '';
@@ -54,6 +58,8 @@ export async function checkInChild(
       child.on('close', (...ended) => resolve(ended));
     },
   );
+  stopping?.removeEventListener('abort', stop);
+  stopping?.throwIfAborted();
   if (result === undefined) {
     const [words] = said.split('\n').filter((line) => /assert|error/i.test(line));
     const how = signal ?? `exit code ${code}`;

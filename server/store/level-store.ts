@@ -164,6 +164,8 @@ export class LevelStore implements Store {
           'invalid',
           `this machine's clock is ${Math.round(behindMs / 60_000)} minutes behind the last commit in ${directory}: set the clock, then start again`,
         );
+      // Of a verification that was killed: it would keep tables that are merged from giving their space back.
+      rmSync(copyOf(directory), { recursive: true, force: true });
       // From now on the files change: a process that is killed leaves no sums.
       if (!readOnly) sums.remove();
       return new LevelStore(directory, { key, db, head, sums, chain }, problems, onError);
@@ -239,13 +241,13 @@ export class LevelStore implements Store {
   }
 
   /** Reads and checks everything as of now, in another process and on a copy, while commits go on. */
-  async verify(progress?: (records: number) => void): Promise<StoreReport> {
+  async verify(progress?: (records: number) => void, signal?: AbortSignal): Promise<StoreReport> {
     this.#open();
-    const copy = `${this.directory}.check`;
+    const copy = copyOf(this.directory);
     try {
       copyDatabase(this.directory, copy);
       const request = { directory: copy, key: this.#key.toString('base64'), hasHead: false };
-      const report = await checkInChild(request, progress);
+      const report = await checkInChild(request, progress, signal);
       const known = this.problems.filter((problem) => !report.problems.includes(problem));
       return { ...report, problems: [...known, ...report.problems] };
     } finally {
@@ -541,6 +543,9 @@ function refuseDamaged(
     return isGood;
   });
 }
+
+/** Where a copy of the database is while it is verified. */
+const copyOf = (directory: string) => `${directory}.check`;
 
 const storeClosed = () => new BridgeError('unavailable', 'the store is closed');
 
