@@ -113,9 +113,9 @@ export class Executions {
       throw new BridgeError('denied', `execution ${executionId} has ended`);
   }
 
-  /** Calls `listener` when the execution ends. Returns the stop. */
+  /** Calls `listener` when the execution ends, also if it has: between a look and this. Returns the stop. */
   onEnd(place: Place, listener: () => void): () => void {
-    return this.#store.watch(keyOf(place, 'end'), listener);
+    return this.#store.watch(keyOf(place, 'end'), listener, 0);
   }
 
   /** Asks its host, wherever that is connected, to stop it. @throws BridgeError `not_found`, `conflict` when it has ended */

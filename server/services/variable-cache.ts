@@ -6,6 +6,9 @@ import { bytesOf, type Versioned, versioned } from './variable-records.js';
 /** Every namespace in use by the executions of a busy server; beyond it the one that was used least lately is read again. */
 const CACHE_BYTES_MAX = 256 * 1024 * 1024;
 
+/** Beyond as many, empty ones too: each has watches in the store. */
+const NAMESPACES_MAX = 10_000;
+
 /** What an entry takes besides its texts. */
 const ENTRY_BYTES = 256;
 
@@ -63,14 +66,16 @@ interface Slot {
 export class VariableCache {
   readonly #store: Store;
   readonly #bytesMax: number;
+  readonly #namespacesMax: number;
   /** Least lately used first. */
   readonly #slots = new Map<string, Slot>();
   /** Hears of every reading: whether it was answered from memory. */
   looked: (hit: boolean) => void = () => {};
 
-  constructor(store: Store, bytesMax = CACHE_BYTES_MAX) {
+  constructor(store: Store, bytesMax = CACHE_BYTES_MAX, namespacesMax = NAMESPACES_MAX) {
     this.#store = store;
     this.#bytesMax = bytesMax;
+    this.#namespacesMax = namespacesMax;
   }
 
   /** For a reader: counted as hit or miss. */
@@ -148,7 +153,8 @@ export class VariableCache {
     let bytes = 0;
     for (const { ready } of this.#slots.values()) bytes += ready?.memoryBytes ?? 0;
     for (const [id, slot] of this.#slots) {
-      if (bytes <= this.#bytesMax || this.#slots.size === 1) return;
+      const isFull = bytes > this.#bytesMax || this.#slots.size > this.#namespacesMax;
+      if (!isFull || this.#slots.size === 1) return;
       if (slot.ready === undefined) continue;
       bytes -= slot.ready.memoryBytes;
       this.#drop(id, slot);
