@@ -13,6 +13,8 @@ export interface Identity {
   readonly name: string;
   /** RFC 8705 `x5t#S256`: base64url SHA-256 of the DER certificate. Tokens are bound to it. */
   readonly thumbprint: string;
+  /** Milliseconds since the epoch: until when the certificate is valid. */
+  readonly notAfter?: number;
 }
 
 export const thumbprintOf = (der: Uint8Array): string =>
@@ -26,11 +28,12 @@ export const thumbprintOf = (der: Uint8Array): string =>
 export function identityOf(certificate: X509Certificate, now = Date.now()): Identity {
   // One value each: a list means that the subject names several, and which counts would be a guess.
   const { CN: name, OU: role }: Record<string, unknown> = certificate.toLegacyObject().subject;
-  if (now > Date.parse(certificate.validTo) || now < Date.parse(certificate.validFrom))
+  const notAfter = Date.parse(certificate.validTo);
+  if (now > notAfter || now < Date.parse(certificate.validFrom))
     throw new BridgeError('denied', `the certificate of ${String(name)} is not valid at this time`);
   if (typeof name !== 'string' || !isRole(role))
     throw new BridgeError('denied', 'the certificate names no host, operator or auditor');
-  return { role, name, thumbprint: thumbprintOf(certificate.raw) };
+  return { role, name, thumbprint: thumbprintOf(certificate.raw), notAfter };
 }
 
 const isRole = (role: unknown): role is Role => ROLES.some((one) => one === role);

@@ -340,9 +340,14 @@ export class Listener implements AsyncDisposable {
   }
 
   #ping(): void {
+    const now = Date.now();
+    this.disconnect(
+      ({ notAfter = Number.POSITIVE_INFINITY }) => now > notAfter,
+      new BridgeError('denied', 'the client certificate has expired'),
+    );
     for (const ws of this.#open.keys()) {
       if (!this.#alive.delete(ws)) ws.terminate();
-      else ws.ping();
+      else if (ws.readyState === WebSocket.OPEN) ws.ping();
     }
   }
 

@@ -18,6 +18,8 @@ const CACHE_TTL_MS = 5 * 60 * 1000;
 /** All variables of a namespace, tombstones included, as new as the store's last commit. */
 export class CachedNamespace {
   readonly #records = new Map<string, Versioned>();
+  /** Deleted ones, the oldest first. */
+  readonly #tombstones = new Map<string, Versioned>();
   /** Of the variables that are there, as a message would carry them. */
   variableBytes = 0;
   variableCount = 0;
@@ -43,7 +45,30 @@ export class CachedNamespace {
     if (before !== undefined) this.#count(before, -1);
     this.#count(entry, 1);
     this.#records.set(entry.record.key, entry);
+    this.#tombstones.delete(entry.record.key);
+    if (entry.record.text === null) this.#tombstones.set(entry.record.key, entry);
     this.#ordered = undefined;
+  }
+
+  /** The oldest deleted ones, when there are more than `most`; at most `atOnce`. */
+  surplus(most: number, atOnce: number): Versioned[] {
+    const count = Math.min(this.#tombstones.size - most, atOnce);
+    const oldest: Versioned[] = [];
+    if (count <= 0) return oldest;
+    for (const entry of this.#tombstones.values()) {
+      if (oldest.length >= count) break;
+      oldest.push(entry);
+    }
+    return oldest;
+  }
+
+  /** What was removed from the store altogether. */
+  forget({ record: { key }, version }: Versioned): void {
+    const entry = this.#records.get(key);
+    if (entry === undefined || entry.version !== version) return;
+    this.#count(entry, -1);
+    this.#records.delete(key);
+    this.#tombstones.delete(key);
   }
 
   #count({ record: { key, text, schema } }: Versioned, sign: 1 | -1): void {

@@ -10,7 +10,7 @@ import { SYSTEM } from '#server/store/store.js';
 import type { MergePolicies } from './merge-policies.js';
 import type { Origin } from './origin.js';
 import { packRecord, unpackRecord } from './record.js';
-import { VariableCache } from './variable-cache.js';
+import { type CachedNamespace, VariableCache } from './variable-cache.js';
 import { Constraints } from './variable-constraints.js';
 import {
   type Attributes,
@@ -72,6 +72,11 @@ export const SECRET_BYTES_MAX = 64 * 1024;
 
 /** Values kept of a variable besides the present one. */
 const HISTORY_MAX = 10;
+/** Larger values are not kept: history is not counted against a quota, so what it can take is bounded by this. */
+const HISTORY_BYTES_MAX = 64 * 1024;
+/** Deleted variables that are remembered, with their history, and how many more go with one commit. */
+const TOMBSTONES_MAX = 1000;
+const TOMBSTONES_REMOVED_MAX = 50;
 /** A value that stood for less than this is not kept: counters would push out everything else. */
 const HISTORY_AFTER_MS = 1000;
 
@@ -159,6 +164,8 @@ export class Variables {
   /** Changes that read first follow each other: of a hundred at once each would otherwise lose against the others. */
   readonly #turns = new Map<string, Promise<unknown>>();
   readonly #gates = new Map<string, Gate>();
+  /** Namespaces whose deleted variables are being removed. */
+  readonly #purging = new Set<string>();
   /** Bytes and variables that commits under way will add. */
   readonly #pending = new Map<string, { bytes: number; variables: number }>();
 
@@ -546,7 +553,33 @@ export class Variables {
       return await this.#store.commit({ checks, ops, note, ...(id !== undefined && { id }) });
     } finally {
       release();
+      if (cached.surplus(TOMBSTONES_MAX, 1).length > 0) this.#purge(namespace, cached);
     }
+  }
+
+  /** Removes the oldest deleted variables, which nobody needs to hear of any more, with their history. */
+  #purge(namespace: Namespace, cached: CachedNamespace): void {
+    const id = namespaceText(namespace);
+    if (this.#purging.has(id)) return;
+    this.#purging.add(id);
+    const gone = cached.surplus(TOMBSTONES_MAX, TOMBSTONES_REMOVED_MAX);
+    const commit = {
+      // One that is set again meanwhile stays.
+      checks: gone.map(({ record: { key }, version }) => ({ key: keyOf(namespace, key), version })),
+      ops: gone.flatMap(({ record: { key, history = [] } }): Op[] => [
+        { del: keyOf(namespace, key) },
+        ...history.map((version): Op => ({ del: historyKeyOf(namespace, key, version) })),
+      ]),
+    };
+    this.#store
+      .commit(commit)
+      .then(
+        ({ ok }) => {
+          if (ok) for (const entry of gone) cached.forget(entry);
+        },
+        () => {}, // the next deletion tries again
+      )
+      .finally(() => this.#purging.delete(id));
   }
 
   /** The record that follows on `before`: what is not said anew stays, of a variable that is there. */
@@ -575,6 +608,7 @@ export class Variables {
     if (before === undefined) return [];
     const { text, updatedAt, history = [] } = before.record;
     if (text === null || now - updatedAt < HISTORY_AFTER_MS) return history;
+    if (text.length > HISTORY_BYTES_MAX) return history;
     return [...history, before.version].slice(-HISTORY_MAX);
   }
 

@@ -113,12 +113,12 @@ void t.test('a refusal without a hint, or with one beyond the budget, fails at o
   const busy = new Busy();
   await using running = await execution(busy, 500);
   using channel = await running.create();
+  let asked = 0;
   for (const hintMs of [undefined, 501, 60_000]) {
     busy.hintMs = hintMs;
     busy.refusals.set('output.set', 1);
-    const started = performance.now();
     await t.rejects(channel.setOutput('1'), { code: 'rate_limited', message: 'too much at once' });
-    t.ok(performance.now() - started < 200, String(hintMs));
+    t.equal(busy.times('output.set').length, ++asked, `not again: ${hintMs}`);
   }
 });
 
@@ -129,9 +129,9 @@ void t.test('a server that is always busy is asked until the budget is used up',
   busy.refusals.set('output.set', 1_000_000);
   const started = performance.now();
   await t.rejects(channel.setOutput('1'), { code: 'rate_limited' });
-  t.ok(performance.now() - started < 1_000);
+  t.ok(performance.now() - started < 10_000);
   const { length } = busy.times('output.set');
-  t.ok(length >= 3 && length <= 7, `${length} times`);
+  t.ok(length >= 2 && length <= 7, `${length} times`);
   busy.hintMs = 0;
   const before = busy.asked.length;
   await t.rejects(channel.setOutput('1'), { code: 'rate_limited' });
@@ -145,5 +145,5 @@ void t.test('who is interrupted does not wait for a busy server', async (t) => {
   busy.refusals.set('execution.create', 1);
   const started = performance.now();
   await t.rejects(running.create(AbortSignal.timeout(100)), { code: 'interrupted' });
-  t.ok(performance.now() - started < 1_000);
+  t.ok(performance.now() - started < 3_900, 'before the hint');
 });

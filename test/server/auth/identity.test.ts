@@ -41,7 +41,9 @@ void t.test('a certificate says who is there: role, name and thumbprint', async 
   for (const role of ROLES) {
     const certificate = await certificateFor({ name: `${role}-7.example.org`, role });
     const thumbprint = createHash('sha256').update(certificate.raw).digest('base64url');
-    t.strictSame(identify(certificate), { role, name: `${role}-7.example.org`, thumbprint });
+    const notAfter = Date.parse(certificate.validTo);
+    const identity = { role, name: `${role}-7.example.org`, thumbprint, notAfter };
+    t.strictSame(identify(certificate), identity);
     t.equal(thumbprintOf(certificate.raw), thumbprint);
     t.equal(
       Buffer.from(thumbprint, 'base64url').toString('hex'),

@@ -108,7 +108,7 @@ void t.test('a server that stops takes no new connection and says why', async (t
   t.match(text, /the server is shutting down\n$/);
   t.match(await call, { code: 'unavailable' }, 'a call that takes too long is not waited for');
   await pausing;
-  t.ok(performance.now() - started < 1500);
+  t.ok(performance.now() - started < 8_000, 'the call would have taken longer');
   await t.rejects(open(server), { code: 'unavailable', message: /no server answers/ });
 });
 
@@ -130,7 +130,7 @@ void t.test(
     silent.write(Buffer.from([0x16, 0x03, 0x01, 0x02, 0x00]));
     const started = performance.now();
     await server[Symbol.asyncDispose]();
-    t.ok(performance.now() - started < 1000);
+    t.ok(performance.now() - started < 8_000, 'the handshake would have taken longer');
     t.match(await deaf.closed, { code: 'unavailable' });
     for (const socket of [silent, local, idle]) socket.destroy();
   },

@@ -5,6 +5,7 @@ import { JsonText, type Namespace, VariableKey } from '#bridge/wire/names.js';
 import { MergePolicies } from '#server/services/merge-policies.js';
 import { type Setting, Variables } from '#server/services/variables.js';
 import { StoreClock } from '#server/store/clock.js';
+import { LARGE_LIMITS } from '#server/store/large-values.js';
 import { MemoryStore } from '#server/store/memory-store.js';
 
 const ADA: Namespace = { user: 'ada' };
@@ -22,6 +23,7 @@ class Desk {
       () => this.now,
       () => 0,
     ),
+    LARGE_LIMITS,
   );
   readonly variables = new Variables(this.store, new MergePolicies(this.store));
   readonly other = new Variables(this.store, new MergePolicies(this.store));
@@ -328,3 +330,30 @@ void t.test(
     t.strictSame(looks, [false], 'after its time it is read anew');
   },
 );
+
+void t.test('what is deleted, and what is large, does not pile up', async (t) => {
+  const desk = new Desk();
+  for (let i = 0; i < 1300; i++) {
+    await desk.set(`gone-${i}`, '1');
+    desk.now += 1001;
+    await desk.variables.delete(ADA, key(`gone-${i}`), {}, ORIGIN);
+  }
+  await desk.set('kept', '1');
+  await desk.set('kept', '2');
+  const count = async (family: string) => {
+    let records = 0;
+    for await (const _ of desk.store.range([family, 'user:ada'])) records++;
+    return records;
+  };
+  t.ok((await count('var')) < 1100, `${await count('var')} records of deleted variables`);
+  t.ok((await count('hist')) < 1100, `${await count('hist')} values of theirs`);
+  await desk.set('gone-0', '"again"', { ifVersion: 0 });
+  t.equal(await desk.text('gone-0'), '"again"', 'a name whose trace is gone can be used');
+  const large = JSON.stringify('x'.repeat(60 * 1024 + 8 * 1024));
+  const before = await count('hist');
+  for (let i = 0; i < 3; i++) {
+    await desk.set('large', large.slice(0, -2) + `${i}"`);
+    desk.now += 2000;
+  }
+  t.equal(await count('hist'), before, 'a large value leaves no earlier ones behind');
+});
