@@ -96,13 +96,16 @@ const executionShow = command({
 const executionCancel = command({
   name: 'exec cancel',
   summary: 'Stop a running execution, as Ctrl-C in its terminal would',
-  usage: 'cronium exec cancel EXECUTION [--reason TEXT] [--no-wait] [--json]',
+  usage: 'cronium exec cancel EXECUTION [--reason TEXT] [--no-wait] [--force] [--json]',
   help: [
     '  --reason TEXT        kept with the execution, and told to whoever started it',
     `  --no-wait            do not wait until it has ended (default: up to ${END_WAIT_MS / 1000} s)`,
+    '  --force              if it has not ended by then, give it up: its status is then "lost"; for a host that will not',
+    '                       come back',
     '',
     'The script gets SIGTERM, two seconds later SIGKILL; its status is then "killed". If its host cannot be reached, it is stopped',
-    'as soon as that is back. Exit code 1 when it has ended already, or not yet.',
+    'as soon as that is back. What one that was given up still tries to store is refused. Exit code 1 when it has ended already,',
+    'or not yet.',
     '',
     'example: cronium exec cancel 5f0c… --reason "wrong input"',
   ].join('\n'),
@@ -110,23 +113,34 @@ const executionCancel = command({
     ...COMMON,
     reason: { type: 'string', default: '' },
     'no-wait': { type: 'boolean', default: false },
+    force: { type: 'boolean', default: false },
   },
   async run({ positionals, values }, io) {
     const executionId = executionArgument(positionals);
     using server = await connect(values.state, io);
-    await server.call('execution.cancel', { executionId, reason: values.reason });
+    const { reason, force } = values;
     const isAwaited = !values['no-wait'];
-    const status = isAwaited ? await statusAtEnd(server, executionId, io.signal) : undefined;
+    if (isAwaited || !force) await server.call('execution.cancel', { executionId, reason });
+    let status = isAwaited ? await statusAtEnd(server, executionId, io.signal) : undefined;
+    if (force && status === undefined && !(isAwaited && io.signal.aborted)) {
+      await server.call('execution.cancel', { executionId, reason, force });
+      status = 'lost';
+    }
     const isOver = status !== undefined;
     if (values.json)
       io.out(`${JSON.stringify({ executionId, requested: true, status: status ?? 'running' })}\n`);
+    if (status === 'lost') {
+      if (!values.json) io.err(`${executionId} is given up: its status is lost`);
+      return 0;
+    }
     if (isOver && status !== 'killed') {
       io.err(`${executionId} ended by itself meanwhile: ${status}`);
       return 1;
     }
     if (isAwaited && !isOver) {
+      const { record } = await server.call('execution.get', { executionId });
       io.err(
-        `${executionId} has not ended yet: it ends when its host hears of it; see: cronium status, cronium exec show ${executionId}`,
+        `${executionId} has not ended yet: its host ${String(record['host'])} does not answer. It ends when that host hears of it; if that will never be: cronium exec cancel ${executionId} --force`,
       );
       return 1;
     }

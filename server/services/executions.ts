@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { BridgeError } from '#bridge/wire/errors.js';
 import { ExecutionId, type Namespace, namespaceText } from '#bridge/wire/names.js';
+import { MINE_MAX } from '#bridge/wire/protocol/executions.js';
 import type { Params, Result, ServerOperations } from '#bridge/wire/protocol.js';
 import { type Key, type Op, type Store, SYSTEM } from '#server/store/store.js';
 import { packRecord, unpackRecord } from './record.js';
@@ -9,6 +10,7 @@ import { mergesKeyOf } from './variable-records.js';
 type Create = Params<ServerOperations, 'execution.create'>;
 type Finish = Params<ServerOperations, 'execution.finish'>;
 type List = Params<ServerOperations, 'execution.list'>;
+type Cancel = Omit<Params<ServerOperations, 'execution.cancel'>, 'executionId'>;
 type Listed = Result<ServerOperations, 'execution.list'>['executions'][number];
 
 type ExecutionRecord = Create & { readonly host: string; readonly createdAt: number };
@@ -17,6 +19,12 @@ type ExecutionRecord = Create & { readonly host: string; readonly createdAt: num
 export interface Place {
   readonly executionId: ExecutionId;
   readonly namespace: Namespace;
+}
+
+/** Whose executions they are: the name in the certificate, and which of the machines that have it. */
+export interface Host {
+  readonly name: string;
+  readonly instance?: string | undefined;
 }
 
 /** Entries of the list that are looked at for one page: a page may be short, but never slow. */
@@ -61,6 +69,7 @@ export class Executions {
         { put: placeKeyOf(executionId), value: packRecord({ namespace: place.namespace }) },
         { put: timeKeyOf(createdAt, executionId), value: packRecord({ ...place }) },
         { put: openKeyOf(place), value: packRecord({ ...place, createdAt, host }) },
+        { put: hostKeyOf(hostOf(record), executionId), value: packRecord({ ...place, createdAt }) },
       ],
       note,
     });
@@ -96,21 +105,40 @@ export class Executions {
 
   /** The first end counts; told again, it changes nothing. @throws BridgeError `denied` when it has ended otherwise */
   async finish(place: Place, end: Finish, note?: unknown): Promise<void> {
-    const { executionId, namespace } = place;
-    const key = keyOf(place, 'end');
-    const committed = await this.#store.commit({
-      checks: [{ key, version: 0 }],
-      ops: [
-        { put: key, value: packRecord(end) },
-        { del: mergesKeyOf(namespace, executionId) },
-        { del: openKeyOf(place) },
-      ],
-      note,
-    });
-    if (committed.ok) return;
+    const { executionId } = place;
+    const record = await this.#get<ExecutionRecord>(place, 'record');
+    if (await this.#end(place, record && hostOf(record), end, note)) return;
     const ended = await this.#get<Finish>(place, 'end');
     if (ended?.finishedAt !== end.finishedAt || ended.status !== end.status)
       throw new BridgeError('denied', `execution ${executionId} has ended`);
+  }
+
+  /** A host's that have not ended. */
+  async openOf(host: Host): Promise<ExecutionId[]> {
+    const found: ExecutionId[] = [];
+    const entries = this.#store.range(hostKeyOf(host), { limit: MINE_MAX });
+    for await (const { value } of entries) found.push(unpackRecord<Place>(value).executionId);
+    return found;
+  }
+
+  /** Ends those of a host that have not ended as lost, and leaves all others. `noteOf`: of each commit. */
+  async lose(
+    host: Host,
+    executionIds: readonly ExecutionId[],
+    reason: string,
+    noteOf?: (place: Place) => unknown,
+  ): Promise<void> {
+    const keys = [...new Set(executionIds)].map((id) => hostKeyOf(host, id));
+    const entries = await this.#store.getMany(keys);
+    await Promise.all(
+      entries.map(async (entry) => {
+        if (entry === undefined) return;
+        const open = unpackRecord<Place & { createdAt: number }>(entry.value);
+        const place = { executionId: open.executionId, namespace: open.namespace };
+        const end = lost(open.createdAt, this.#store.now(), reason);
+        await this.#end(place, host, end, noteOf?.(place));
+      }),
+    );
   }
 
   /** Calls `listener` when the execution ends, also if it has: between a look and this. Returns the stop. */
@@ -118,25 +146,33 @@ export class Executions {
     return this.#store.watch(keyOf(place, 'end'), listener, 0);
   }
 
-  /** Asks its host, wherever that is connected, to stop it. @throws BridgeError `not_found`, `conflict` when it has ended */
+  /**
+   * Asks its host, wherever that is connected, to stop it; with `force` it has ended as lost when this resolves.
+   * @throws BridgeError `not_found`, `conflict` when it has ended
+   */
   async cancel(
     executionId: ExecutionId,
-    reason: string,
+    { reason, force = false }: Cancel,
     by: string,
     note?: unknown,
   ): Promise<void> {
     const place = await this.place(executionId);
-    const committed = await this.#store.commit({
-      checks: [{ key: keyOf(place, 'end'), version: 0 }],
-      ops: [
-        {
-          put: keyOf(place, 'cancel'),
-          value: packRecord({ reason, by, at: this.#store.now() }),
-        },
-      ],
-      note,
-    });
-    if (!committed.ok) throw new BridgeError('conflict', `execution ${executionId} has ended`);
+    const at = this.#store.now();
+    const cancel: Op = {
+      put: keyOf(place, 'cancel'),
+      value: packRecord({ reason, by, at, ...(force && { force }) }),
+    };
+    let isDone: boolean;
+    if (force) {
+      const record = await this.#get<ExecutionRecord>(place, 'record');
+      const why = `given up by ${by}${reason === '' ? '' : `: ${reason}`}`;
+      const end = lost(record?.createdAt ?? at, at, why);
+      isDone = await this.#end(place, record && hostOf(record), end, note, cancel);
+    } else {
+      const checks = [{ key: keyOf(place, 'end'), version: 0 }];
+      isDone = (await this.#store.commit({ checks, ops: [cancel], note })).ok;
+    }
+    if (!isDone) throw new BridgeError('conflict', `execution ${executionId} has ended`);
   }
 
   /** Calls `listener` when somebody wants it stopped, also if that was before. Returns the stop. */
@@ -232,6 +268,30 @@ export class Executions {
     });
   }
 
+  /** Resolves with whether this was its end: it may have ended already. */
+  async #end(
+    place: Place,
+    host: Host | undefined,
+    end: Finish,
+    note: unknown,
+    ...more: readonly Op[]
+  ): Promise<boolean> {
+    const { executionId, namespace } = place;
+    const key = keyOf(place, 'end');
+    const { ok } = await this.#store.commit({
+      checks: [{ key, version: 0 }],
+      ops: [
+        ...more,
+        { put: key, value: packRecord(end) },
+        { del: mergesKeyOf(namespace, executionId) },
+        { del: openKeyOf(place) },
+        ...(host === undefined ? [] : [{ del: hostKeyOf(host, executionId) }]),
+      ],
+      note,
+    });
+    return ok;
+  }
+
   async #isOf(place: Place, host: string): Promise<boolean> {
     const [record, end] = await this.#store.getMany([keyOf(place, 'record'), keyOf(place, 'end')]);
     if (record === undefined || end !== undefined) return false;
@@ -259,6 +319,17 @@ export class Executions {
   }
 }
 
+const hostOf = ({ host, instance }: ExecutionRecord): Host => ({ name: host, instance });
+
+const lost = (startedAt: number, finishedAt: number, reason: string): Finish => ({
+  status: 'lost',
+  exitCode: null,
+  signal: null,
+  warnings: [`Warning: lost: ${reason}`],
+  startedAt,
+  finishedAt,
+});
+
 const keyOf = ({ executionId, namespace }: Place, part: string): Key => [
   'exec',
   namespaceText(namespace),
@@ -271,6 +342,14 @@ const timeKeyOf = (createdAt: number, executionId: ExecutionId): Key => [
   SYSTEM,
   createdAt,
   executionId,
+];
+/** Those that have not ended, by host. A host may have no instance: then that part is empty. */
+const hostKeyOf = ({ name, instance = '' }: Host, ...id: readonly ExecutionId[]): Key => [
+  'exec-host',
+  SYSTEM,
+  name,
+  instance,
+  ...id,
 ];
 /** Those that have not ended. */
 const openKeyOf = ({ executionId, namespace }: Place): Key => [

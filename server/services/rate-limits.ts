@@ -13,6 +13,8 @@ export const CLASS_OF: Readonly<Record<keyof ServerOperations, OperationClass>> 
   'execution.create': 'admin',
   'execution.open': 'admin',
   'execution.finish': 'write',
+  'execution.mine': 'read',
+  'execution.lose': 'admin',
   'execution.get': 'read',
   'execution.list': 'read',
   'execution.cancel': 'admin',

@@ -75,9 +75,10 @@ export function executionHandlers(
             if (by !== executionId && changes.length > 0)
               push(channel, VARIABLES_CHANGED, { changes });
           }),
+          // Before its end: who gives an execution up, whatever its host does, tells the host all the same.
+          executions.onCancel(grant, (reason) => push(channel, EXECUTION_CANCELLED, { reason })),
           // Ended through another channel or connection: this one is over too.
           executions.onEnd(grant, () => channels.close(channel)),
-          executions.onCancel(grant, (reason) => push(channel, EXECUTION_CANCELLED, { reason })),
         ];
         return () => {
           for (const stop of stops) stop();
@@ -126,12 +127,25 @@ export function executionHandlers(
       return {};
     },
 
+    'execution.mine': async ({ params }) => ({
+      executionIds: await executions.openOf({ ...params, name: identity.name }),
+    }),
+
+    'execution.lose': async ({ params: { executionIds, instance, reason }, note }) => {
+      await executions.lose({ name: identity.name, instance }, executionIds, reason, (place) => ({
+        ...(note as AuditNote),
+        execution: place.executionId,
+        namespace: namespaceText(place.namespace),
+      }));
+      return {};
+    },
+
     'execution.get': async ({ params }) => await executions.get(params.executionId),
 
     'execution.list': async ({ params }) => ({ executions: await executions.list(params) }),
 
-    'execution.cancel': async ({ params: { executionId, reason }, note }) => {
-      await executions.cancel(executionId, reason, `${identity.role}:${identity.name}`, note);
+    'execution.cancel': async ({ params: { executionId, ...params }, note }) => {
+      await executions.cancel(executionId, params, `${identity.role}:${identity.name}`, note);
       return {};
     },
   };

@@ -3,7 +3,7 @@ import { type AuditNote, TARGETS_MAX, target } from '#server/services/audit/note
 
 /** Puts on record what a call is about: whose variables, which keys, executions or credentials. Never a value. */
 export function targetsOf(note: AuditNote, params: Readonly<Record<string, unknown>>): AuditNote {
-  const { key, set, executionId, thumbprint, id } = params;
+  const { key, set, executionId, executionIds, thumbprint, id } = params;
   const namespace = params['namespace'] ?? params['variablesOf'];
   if (namespace !== undefined) {
     const of = Namespace.safeParse(namespace);
@@ -11,6 +11,7 @@ export function targetsOf(note: AuditNote, params: Readonly<Record<string, unkno
   }
   if (typeof key === 'string') return target(note, [key]);
   if (Array.isArray(set)) return edited(note, set, params['delete']);
+  if (Array.isArray(executionIds)) return target(note, executionIds.map(String));
   const one = executionId ?? thumbprint ?? id;
   return typeof one === 'string' ? target(note, [one]) : note;
 }

@@ -380,6 +380,9 @@ void t.test('a host learns nothing of executions that are not its own', async (t
       said(op, EXAMPLES[op]({ ...bench.subjects, executionId, token: '' }));
     t.equal(await of(theirs), await of(notThere), op);
   }
+  const lose = (id: string) => host.outcome('execution.lose', { executionIds: [id], reason: '' });
+  t.same(await lose(theirs), await lose(notThere), 'execution.lose');
+  t.notOk((await server.executions.get(theirs)).record['status'], 'which did not end it');
   // A stolen token says as little as one that is made up.
   const open = (token: string) => said('execution.open', { token });
   const made = `${theirToken.slice(0, -8)}AAAAAAAA`;

@@ -34,7 +34,11 @@ export class Desk implements AsyncDisposable {
     return desk;
   }
 
-  async run(args: readonly string[], stdin: string | Uint8Array = ''): Promise<Ran> {
+  async run(
+    args: readonly string[],
+    stdin: string | Uint8Array = '',
+    signal = new AbortController().signal,
+  ): Promise<Ran> {
     const written: Buffer[] = [];
     let stderr = '';
     const code = await dispatch(this.#commands, args, {
@@ -44,7 +48,7 @@ export class Desk implements AsyncDisposable {
       },
       stdin: async () => Buffer.from(stdin as string),
       env: { CRONIUM_STATE: this.#state.directory },
-      signal: new AbortController().signal,
+      signal,
     });
     const bytes = Buffer.concat(written);
     return { code, stdout: bytes.toString(), bytes, stderr };

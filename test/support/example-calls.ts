@@ -84,6 +84,9 @@ export const EXAMPLES = {
     startedAt: 1,
     finishedAt: 2,
   }),
+  'execution.mine': () => ({}),
+  // Of none that others need: with what it ends, and what it does not, test/server/lost-executions.test.ts is concerned.
+  'execution.lose': () => ({ executionIds: [randomUUID()], reason: 'test' }),
   'execution.get': ({ executionId }) => ({ executionId }),
   'execution.list': () => ({ limit: 10 }),
   'execution.cancel': ({ executionId }) => ({ executionId, reason: 'test' }),

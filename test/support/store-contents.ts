@@ -3,6 +3,7 @@ import type { Store } from '#server/store/store.js';
 /** All families but those of the audit log: what a refused call must leave as it is. */
 const FAMILIES = [
   'exec',
+  'exec-host',
   'exec-open',
   'exec-place',
   'exec-time',

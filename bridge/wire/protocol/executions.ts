@@ -28,9 +28,21 @@ export const EventDocument = z.strictObject({
 });
 export type EventDocument = z.infer<typeof EventDocument>;
 
-export const STATUSES = ['succeeded', 'failed', 'timed-out', 'killed', 'oom'] as const;
+/** `lost`: nobody can say how it ended, or whether the script did; what it committed is kept. */
+export const STATUSES = ['succeeded', 'failed', 'timed-out', 'killed', 'oom', 'lost'] as const;
 export const Status = z.enum(STATUSES);
 export type Status = z.infer<typeof Status>;
+
+/** Which of the machines that share a certificate's name it is: chosen by mountd, once for each state directory. */
+const Instance = z
+  .string()
+  .regex(/^[A-Za-z0-9._-]{1,64}$/, 'use 1-64 letters, digits, ".", "_" or "-" for an instance');
+
+/** Of one `execution.lose`: a commit each. */
+export const LOST_MAX = 1000;
+
+/** Of one `execution.mine`: twice the channels of a connection, so that among them are some that do not run. */
+export const MINE_MAX = 20_000;
 
 /** `lifetimeMs` says the same as `expiresAt`, for a host whose clock differs from the server's. */
 const Token = { token: z.string(), expiresAt: Time, lifetimeMs: z.int() };
@@ -48,6 +60,7 @@ export const EXECUTION_OPERATIONS = {
         timeoutMs: z.int().min(1),
         /** Chosen by the host, so that a creation asked for again is the same; else the server chooses. */
         executionId: ExecutionId.optional(),
+        instance: Instance.optional(),
         /** Default `local`. */
         profile: Profile.optional(),
         /** Every write is refused. */
@@ -102,6 +115,22 @@ export const EXECUTION_OPERATIONS = {
     }),
     result: Nothing,
   },
+  /** The caller's own that have not ended: created under its name, by this instance. At most MINE_MAX of them. */
+  'execution.mine': {
+    caller: 'host',
+    params: z.strictObject({ instance: Instance.optional() }),
+    result: z.strictObject({ executionIds: z.array(ExecutionId) }),
+  },
+  /** Ends them as `lost`. Those that have ended, or are not the caller's own, stay as they are, and nothing is said of it. */
+  'execution.lose': {
+    caller: 'host',
+    params: z.strictObject({
+      executionIds: z.array(ExecutionId).min(1).max(LOST_MAX),
+      instance: Instance.optional(),
+      reason: z.string().max(1024),
+    }),
+    result: Nothing,
+  },
   'execution.get': {
     caller: 'operator',
     params: z.strictObject({ executionId: ExecutionId }),
@@ -139,10 +168,14 @@ export const EXECUTION_OPERATIONS = {
       ),
     }),
   },
-  /** Asks the host to stop it; its status becomes `killed`. */
+  /** Asks the host to stop it; its status becomes `killed`. `force`: it ends at once, as `lost`, whatever the host does. */
   'execution.cancel': {
     caller: 'operator',
-    params: z.strictObject({ executionId: ExecutionId, reason: z.string().max(1024) }),
+    params: z.strictObject({
+      executionId: ExecutionId,
+      reason: z.string().max(1024),
+      force: z.boolean().optional(),
+    }),
     result: Nothing,
   },
 } as const satisfies Operations;

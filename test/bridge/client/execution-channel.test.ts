@@ -210,14 +210,14 @@ void t.test(
     const strangers = new Ears();
     using channel = await open(link, channels, ears);
     using _other = await open(link, channels, strangers);
-    await server.executions.cancel(channel.executionId, 'too slow', 'operator:ada');
+    await server.executions.cancel(channel.executionId, { reason: 'too slow' }, 'operator:ada');
     await eventually('it was told', () => ears.reasons.length > 0);
     t.same(ears.reasons, ['too slow']);
 
     const away = new Ears();
     using second = await open(link, channels, away);
     await server.pause();
-    await server.executions.cancel(second.executionId, 'while away', 'operator:ada');
+    await server.executions.cancel(second.executionId, { reason: 'while away' }, 'operator:ada');
     await server.resume();
     await eventually('it was told when the link was back', () => away.reasons.length > 0);
     t.equal(away.reasons[0], 'while away');
@@ -228,7 +228,7 @@ void t.test(
     const executionId = ExecutionId.parse(randomUUID());
     const params = { user: 'ada', variablesOf: { user: 'ada' }, runtime: 'bash', event };
     await connection.call('execution.create', { ...params, timeoutMs: 1000, executionId });
-    await server.executions.cancel(executionId, 'before it began', 'operator:ada');
+    await server.executions.cancel(executionId, { reason: 'before it began' }, 'operator:ada');
     using _third = await ExecutionChannel.create(
       link,
       channels,

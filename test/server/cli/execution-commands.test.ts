@@ -69,6 +69,24 @@ void t.test('executions are listed, and asked to end', async (t) => {
   host.onPush = (channel) => void end(channel, 'succeeded');
   const late = await exec('cancel', bob.executionId);
   t.match(late, { code: 1, stderr: /ended by itself meanwhile: succeeded/ });
+  host.onPush = () => {}; // it hears, and does nothing
+  const deaf = await started('ada');
+  const cancel = ['exec', 'cancel', deaf.executionId];
+  const unheard = await desk.run(cancel, '', AbortSignal.timeout(300));
+  t.match(unheard, { code: 1, stderr: /its host test-host does not answer.*cancel \S+ --force/ });
+  const given = await exec('cancel', deaf.executionId, '--no-wait', '--force', '--reason', 'burnt');
+  t.match(given, { code: 0, stderr: /given up: its status is lost/ });
+  const shown = JSON.parse((await exec('show', deaf.executionId, '--json')).stdout) as unknown;
+  t.match(shown, {
+    record: {
+      status: 'lost',
+      warnings: ['Warning: lost: given up by operator:test-operator: burnt'],
+      cancel: { force: true },
+    },
+  });
+  t.same(await listed('--running'), []);
+  t.match(await exec('cancel', deaf.executionId, '--force'), { code: 1, stderr: /has ended/ });
+
   t.match(await exec('cancel', randomUUID()), { code: 1, stderr: /see: cronium exec list/ });
   t.match(await exec('cancel', 'x'), { code: 2, stderr: /not an execution id/ });
   t.match(await exec('cancel'), { code: 2, stderr: /which execution/ });
