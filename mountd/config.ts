@@ -10,6 +10,10 @@ export const MountdConfig = z.strictObject({
   mountPoint: z.string(),
   backing: z.string(),
   controlSocket: z.string(),
+  /** What is known of earlier lives. */
+  lifeFile: z.string(),
+  /** Names the processes of this life. */
+  servingFile: z.string(),
   dockerSocket: z.string(),
   hostsFile: z.string(),
   helpers: z.string(),
@@ -22,9 +26,13 @@ export const MountdConfig = z.strictObject({
 });
 export type MountdConfig = z.infer<typeof MountdConfig>;
 
+/** Said by the serving process to its supervisor, once a second. */
+export const Beat = z.strictObject({ state: z.literal('alive') });
+
 /** Said by both processes to whoever started them, over Node's IPC. */
 export const StartReport = z.discriminatedUnion('state', [
   z.strictObject({ state: z.literal('ready') }),
   z.strictObject({ state: z.literal('failed'), message: z.string() }),
 ]);
+export type Beat = z.infer<typeof Beat>;
 export type StartReport = z.infer<typeof StartReport>;

@@ -1,10 +1,19 @@
+import { once } from 'node:events';
 import { constants } from 'node:os';
 import type { Readable } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
 import Docker from 'dockerode';
 import { BridgeError, errnoCode } from '#bridge/wire/errors.js';
 
 /** SIGTERM, then this long, then SIGKILL: time to flush a file, not to ignore the signal. */
 const STOP_GRACE_S = 2;
+
+/** For Docker to create or start one: with a hundred others they wait for each other. */
+const START_MS = 60_000;
+/** For any other answer of Docker's. Ending a process that waits for a file system that hangs takes it 16 s. */
+const ANSWER_MS = 30_000;
+/** The end of a container's output and the news of its end come together; after this, somebody has to ask. */
+const END_POLL_MS = 1_000;
 
 const MIB = 1024 * 1024;
 /** /tmp counts against the container's memory, so it stays well below. */
@@ -33,11 +42,21 @@ export interface Exit {
   readonly oomKilled: boolean;
 }
 
+/** Docker went away, or does not know it any more: nobody can say what the container does, or did. */
+export class ContainerLost extends BridgeError {
+  constructor(cause: BridgeError) {
+    super('unavailable', cause.message, { cause });
+  }
+}
+
 /** The Docker engine of this machine, and the containers of one mountd among all that run there. */
 export class Containers {
   readonly #docker: Docker;
   readonly #socketPath: string;
   readonly #instance: string;
+
+  /** Called when one could not be removed. */
+  onLeft: () => void = () => {};
 
   /** `instance` marks our containers, so that two mountds never clean up each other's. */
   constructor(socketPath: string, instance: string) {
@@ -49,7 +68,7 @@ export class Containers {
   /** @throws BridgeError `unavailable` when no engine answers, `not_found` when it has no such image */
   async assertImage(image: string): Promise<void> {
     try {
-      await this.#docker.getImage(image).inspect();
+      await orLate(this.#docker.getImage(image).inspect(), ANSWER_MS);
     } catch (error) {
       if (statusOf(error) === 404)
         throw new BridgeError(
@@ -63,14 +82,22 @@ export class Containers {
     }
   }
 
-  /** Removes what an earlier life of this mountd left behind. Returns how many. */
-  async reap(): Promise<number> {
+  /**
+   * Removes those of this mountd, and of earlier lives of it, whose executions do not run. Returns how many.
+   * @throws BridgeError `unavailable` when Docker does not answer, or could not remove one of them
+   */
+  async reap(runs: (executionId: string) => boolean): Promise<number> {
     try {
-      const left = await this.#docker.listContainers({
+      const all = await this.#docker.listContainers({
         all: true,
         filters: { label: [`cronium.instance=${this.#instance}`] },
+        abortSignal: within(ANSWER_MS),
       });
-      await Promise.all(left.map(({ Id }) => this.#remove(this.#docker.getContainer(Id))));
+      const left = all.filter(({ Labels }) => !runs(Labels['cronium.execution'] ?? ''));
+      const removed = await Promise.allSettled(
+        left.map(({ Id }) => this.#remove(this.#docker.getContainer(Id))),
+      );
+      for (const one of removed) if (one.status === 'rejected') throw one.reason;
       return left.length;
     } catch (error) {
       throw this.#sentence(error);
@@ -81,16 +108,22 @@ export class Containers {
   async start(spec: ContainerSpec): Promise<RunningContainer> {
     let container: Docker.Container | undefined;
     try {
-      container = await this.#docker.createContainer(this.#options(spec));
-      const logs = await container.attach({ stream: true, stdout: true, stderr: true });
+      container = await this.#docker.createContainer({
+        ...this.#options(spec),
+        abortSignal: within(START_MS),
+      });
+      const attached = container.attach({ stream: true, stdout: true, stderr: true });
+      const logs = (await orLate(attached, START_MS)) as unknown as Readable;
       const exited = container.wait({ condition: 'next-exit' });
       exited.catch(() => {}); // heard where it is awaited
-      await container.start();
-      return new RunningContainer(container, logs as unknown as Readable, exited, (one) =>
-        this.#remove(one),
-      );
+      await container.start({ abortSignal: within(START_MS) });
+      return new RunningContainer(container, logs, exited, {
+        remove: async (one) => await this.#remove(one),
+        sentence: (error) => this.#sentence(error),
+      });
     } catch (error) {
-      if (container !== undefined) await this.#remove(container);
+      // What cannot be removed now is reaped later.
+      if (container !== undefined) await this.#remove(container).catch(() => {});
       throw this.#sentence(error);
     }
   }
@@ -149,15 +182,23 @@ export class Containers {
   }
 
   async #remove(container: Docker.Container): Promise<void> {
-    await container.remove({ force: true, v: true }).catch((error: unknown) => {
+    const abortSignal = within(ANSWER_MS);
+    await container.remove({ force: true, v: true, abortSignal }).catch((error: unknown) => {
       const status = statusOf(error);
-      if (status !== 404 && status !== 409) throw this.#sentence(error); // gone, or going
+      if (status === 404 || status === 409) return; // gone, or going
+      this.onLeft();
+      throw this.#sentence(error);
     });
   }
 
   #sentence(error: unknown): BridgeError {
     if (error instanceof BridgeError) return error;
     const code = errnoCode(error);
+    const isLate = error instanceof Error && /^(AbortError|TimeoutError)$/.test(error.name);
+    if (isLate)
+      return new BridgeError('unavailable', `Docker on ${this.#socketPath} does not answer`, {
+        cause: error,
+      });
     if (code === 'ENOENT' || code === 'ECONNREFUSED' || code === 'EACCES')
       return new BridgeError(
         'unavailable',
@@ -177,46 +218,94 @@ export interface LogChunk {
   readonly data: Uint8Array;
 }
 
+interface Engine {
+  readonly remove: (container: Docker.Container) => Promise<void>;
+  readonly sentence: (error: unknown) => BridgeError;
+}
+
+const KILLED = 128 + constants.signals.SIGKILL;
+
+/** A running script's container. */
 export class RunningContainer implements AsyncDisposable {
   /** Ends with the container. Reading slowly slows the script down, not reading stops it. */
   readonly logs: AsyncIterable<LogChunk>;
   readonly #container: Docker.Container;
   readonly #raw: Readable;
-  readonly #exited: Promise<{ StatusCode: number }>;
-  readonly #remove: (container: Docker.Container) => Promise<void>;
+  /** The exit code; undefined when the engine could not tell. May never settle. */
+  readonly #exited: Promise<number | undefined>;
+  /** There will be no more output. */
+  readonly #silenced: Promise<unknown>;
+  readonly #engine: Engine;
+  /** Docker did not answer: nobody waits for it again. */
+  #isLost = false;
 
   constructor(
     container: Docker.Container,
     raw: Readable,
     exited: Promise<{ StatusCode: number }>,
-    remove: (container: Docker.Container) => Promise<void>,
+    engine: Engine,
   ) {
     this.logs = demultiplex(raw);
     this.#container = container;
     this.#raw = raw;
-    this.#exited = exited;
-    this.#remove = remove;
+    // An answer that is cut off in the middle never comes (docker-modem): the end of the output tells, too.
+    this.#exited = exited.then(
+      ({ StatusCode }) => StatusCode,
+      () => undefined,
+    );
+    this.#silenced = raw.destroyed
+      ? Promise.resolve()
+      : Promise.race([once(raw, 'end'), once(raw, 'close')]).catch(() => {});
+    this.#engine = engine;
   }
 
-  /** How the first process ended. */
+  /** How the first process ended. @throws ContainerLost when nobody can say */
   async exit(): Promise<Exit> {
-    const { StatusCode: code } = await this.#exited;
-    const { State } = await this.#container.inspect();
-    return { code, oomKilled: State.OOMKilled && code === 128 + constants.signals.SIGKILL };
+    const asked = this.#silenced.then(
+      async () => await sleep(END_POLL_MS, undefined, { ref: false }),
+    );
+    let code = await Promise.race([this.#exited, asked]);
+    for (;;) {
+      const state = await this.#state();
+      if (state === undefined && code !== undefined) return { code, oomKilled: false };
+      if (state?.Running === false) code ??= state.ExitCode;
+      if (code !== undefined && state !== undefined)
+        return { code, oomKilled: state.OOMKilled && code === KILLED };
+      if (state === undefined)
+        throw new ContainerLost(new BridgeError('unavailable', 'somebody removed its container'));
+      await sleep(END_POLL_MS);
+    }
   }
 
-  /** SIGTERM, then SIGKILL. Resolves when it is down. */
+  /** SIGTERM, then SIGKILL. Resolves when it is down. @throws ContainerLost when Docker does not get it down */
   async stop(): Promise<void> {
-    await this.#container.stop({ t: STOP_GRACE_S }).catch((error: unknown) => {
+    const options = { t: STOP_GRACE_S, abortSignal: within(ANSWER_MS) };
+    await this.#container.stop(options).catch((error: unknown) => {
       const status = statusOf(error);
-      if (status !== 304 && status !== 404) throw error; // down already
+      if (status !== 304 && status !== 404) throw this.#lost(error); // down already
     });
   }
 
-  /** A container that Docker cannot remove now is removed at mountd's next start; the run's result is not lost for it. */
+  /** Undefined: there is no such container. */
+  async #state(): Promise<Docker.ContainerInspectInfo['State'] | undefined> {
+    try {
+      return (await this.#container.inspect({ abortSignal: within(ANSWER_MS) })).State;
+    } catch (error) {
+      if (statusOf(error) === 404) return undefined;
+      throw this.#lost(error);
+    }
+  }
+
+  #lost(error: unknown): ContainerLost {
+    this.#isLost = true;
+    return new ContainerLost(this.#engine.sentence(error));
+  }
+
+  /** A container that Docker cannot remove now is reaped later; the run's result is not lost for it. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#raw.destroy();
-    await this.#remove(this.#container).catch(() => {});
+    const removed = this.#engine.remove(this.#container).catch(() => {});
+    if (!this.#isLost) await removed;
   }
 }
 
@@ -236,6 +325,24 @@ async function* demultiplex(raw: AsyncIterable<Buffer>): AsyncIterable<LogChunk>
 }
 
 const LOG_HEADER_BYTES = 8;
+
+const within = (ms: number): AbortSignal => AbortSignal.timeout(ms);
+
+/** For what lasts when it has begun, or cannot be aborted: nobody waits any longer. */
+async function orLate<T>(promise: Promise<T>, ms: number): Promise<T> {
+  const answered = new AbortController();
+  const late = sleep(ms, undefined, { signal: answered.signal, ref: false });
+  try {
+    return await Promise.race([
+      promise,
+      late.then(() => {
+        throw new DOMException('', 'TimeoutError');
+      }),
+    ]);
+  } finally {
+    answered.abort();
+  }
+}
 
 function statusOf(error: unknown): number | undefined {
   return error instanceof Error && 'statusCode' in error ? Number(error.statusCode) : undefined;

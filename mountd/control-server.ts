@@ -4,6 +4,7 @@ import { WebSocket, WebSocketServer } from 'ws';
 import { servePeer } from '#bridge/client/connection.js';
 import {
   CONTROL_OPERATIONS,
+  CREATED,
   LOG,
   type Log,
   type MountdStatus,
@@ -12,6 +13,7 @@ import {
 } from '#bridge/wire/control.js';
 import { BridgeError } from '#bridge/wire/errors.js';
 import { CLOSE_MS, MESSAGE_BYTES_MAX } from '#bridge/wire/limits.js';
+import type { ExecutionId } from '#bridge/wire/names.js';
 
 const WEBSOCKET_OPTIONS = {
   perMessageDeflate: false,
@@ -24,12 +26,16 @@ const WEBSOCKET_OPTIONS = {
 const UNSENT_BYTES_MAX = 4 * 1024 * 1024;
 const UNSENT_POLL_MS = 10;
 
+/** Whoever asked for a run. */
+export interface RunListener {
+  /** Once, before anything else: it exists. */
+  created(executionId: ExecutionId): void;
+  /** Returns a promise to be waited for before more output is read. */
+  log(log: Log): Promise<void>;
+}
+
 export interface ControlHandlers {
-  run(
-    request: RunRequest,
-    onLog: (log: Log) => Promise<void>,
-    signal: AbortSignal,
-  ): Promise<RunResult>;
+  run(request: RunRequest, listener: RunListener, signal: AbortSignal): Promise<RunResult>;
   status(): MountdStatus;
 }
 
@@ -83,12 +89,15 @@ export class ControlServer implements AsyncDisposable {
     void servePeer(ws, CONTROL_OPERATIONS, (peer) => ({
       status: async () => handlers.status(),
       run: async ({ params, channel, signal }) => {
-        const onLog = async (log: Log) => {
-          peer.push(channel, LOG, log);
-          while (ws.bufferedAmount > UNSENT_BYTES_MAX && ws.readyState === WebSocket.OPEN)
-            await new Promise((resolve) => setTimeout(resolve, UNSENT_POLL_MS));
+        const listener: RunListener = {
+          created: (executionId) => peer.push(channel, CREATED, { executionId }),
+          log: async (log) => {
+            peer.push(channel, LOG, log);
+            while (ws.bufferedAmount > UNSENT_BYTES_MAX && ws.readyState === WebSocket.OPEN)
+              await new Promise((resolve) => setTimeout(resolve, UNSENT_POLL_MS));
+          },
         };
-        return await handlers.run(params, onLog, signal);
+        return await handlers.run(params, listener, signal);
       },
     })).then(() => this.#open.delete(ws));
   }

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import {
@@ -8,9 +9,9 @@ import {
 import type { Link } from '#bridge/client/link.js';
 import type { RunHost, Runtime } from '#bridge/client/runtime.js';
 import type { Outcome } from '#bridge/vfs/documents.js';
-import type { Log, MountdStatus, RunRequest, RunResult } from '#bridge/wire/control.js';
+import type { MountdStatus, RunRequest, RunResult } from '#bridge/wire/control.js';
 import { asBridgeError, BridgeError } from '#bridge/wire/errors.js';
-import type { ExecutionId } from '#bridge/wire/names.js';
+import { ExecutionId } from '#bridge/wire/names.js';
 import type {
   EventDocument,
   Params,
@@ -18,11 +19,12 @@ import type {
   Variable,
   VariableChange,
 } from '#bridge/wire/protocol.js';
-import type { Containers } from './containers.js';
+import { ContainerLost, type Containers } from './containers.js';
+import type { RunListener } from './control-server.js';
 import { LAUNCH, launchOf } from './launch-files.js';
 import { MaskedLog } from './masked-log.js';
 import type { MountedTree, MountHost } from './mount-host.js';
-import { follow, signalOf, statusOf } from './script-run.js';
+import { type Followed, follow, signalOf, statusOf } from './script-run.js';
 
 /** Scratch an execution may fill: room for real work, and 100 executions still fit on a small disk. */
 const SCRATCH_QUOTA = { bytesMax: 1024 * 1024 * 1024, inodesMax: 100_000 };
@@ -37,6 +39,13 @@ export interface ExecutionsOptions {
   readonly link: Link;
   readonly mount: MountHost;
   readonly containers: Containers;
+  /** Among the machines whose certificates have the same name. */
+  readonly instance: string;
+  /**
+   * Called when nobody knows whether the server has, or has ended, an execution that is not ours any more: `reason` for its
+   * record, if it is lost.
+   */
+  readonly onUnknown: (executionId: ExecutionId, reason: string) => void;
   readonly log: Logger;
   readonly mountPoint: string;
   readonly helpers: string;
@@ -51,6 +60,8 @@ export class Executions implements AsyncDisposable {
   readonly #options: ExecutionsOptions;
   readonly #channels: Channels;
   readonly #running = new Map<ExecutionId, MountdStatus['executions'][number]>();
+  /** From before the server hears of them until it has heard, or cannot hear, of their end. */
+  readonly #ours = new Set<ExecutionId>();
   readonly #runs = new Set<Promise<unknown>>();
   readonly #closing = new AbortController();
   #nonce = Date.now();
@@ -64,18 +75,16 @@ export class Executions implements AsyncDisposable {
     return [...this.#running.values()];
   }
 
-  /**
-   * Runs to the end, whatever that is; `signal` stops the script. `onLog` returns a promise to be waited for before more
-   * output is read. @throws BridgeError when the script could not be started.
-   */
-  async run(
-    request: RunRequest,
-    onLog: (log: Log) => Promise<void>,
-    signal: AbortSignal,
-  ): Promise<RunResult> {
+  /** Whether it runs here, or is about to. */
+  isOurs(executionId: string): boolean {
+    return this.#ours.has(executionId as ExecutionId);
+  }
+
+  /** Runs to the end, whatever that is; `signal` stops the script. @throws BridgeError when the script could not be started. */
+  async run(request: RunRequest, listener: RunListener, signal: AbortSignal): Promise<RunResult> {
     if (this.#closing.signal.aborted)
       throw new BridgeError('unavailable', 'mountd is shutting down');
-    const run = this.#run(request, onLog, AbortSignal.any([signal, this.#closing.signal]));
+    const run = this.#owned(request, listener, AbortSignal.any([signal, this.#closing.signal]));
     this.#runs.add(run);
     try {
       return await run;
@@ -90,25 +99,45 @@ export class Executions implements AsyncDisposable {
     await Promise.allSettled(this.#runs);
   }
 
-  async #run(
+  async #owned(
     request: RunRequest,
-    onLog: (log: Log) => Promise<void>,
+    listener: RunListener,
     signal: AbortSignal,
   ): Promise<RunResult> {
+    const run: Run = { executionId: ExecutionId.parse(randomUUID()), unknown: undefined };
+    this.#ours.add(run.executionId);
+    try {
+      return await this.#run(run, request, listener, signal);
+    } finally {
+      this.#ours.delete(run.executionId);
+      if (run.unknown !== undefined) this.#options.onUnknown(run.executionId, run.unknown);
+    }
+  }
+
+  async #run(
+    run: Run,
+    request: RunRequest,
+    listener: RunListener,
+    signal: AbortSignal,
+  ): Promise<RunResult> {
+    const { executionId } = run;
     const { link, mount, containers, mountPoint, helpers, hostsFile, uid, gid } = this.#options;
     const { runtime, exact, strict, user, org, timeoutMs, profile, readOnly } = request;
     const image = request.image ?? LAUNCH[runtime].image;
     await containers.assertImage(image);
 
     const event = eventDocument(request);
-    const printed = new MaskedLog(onLog);
+    const printed = new MaskedLog(async (log) => await listener.log(log));
     const news = new News(printed);
+    run.unknown = 'it was interrupted before its script was started';
     using channel = await ExecutionChannel.create(
       link,
       this.#channels,
       {
         user,
         ...(org !== undefined && { org }),
+        executionId,
+        instance: this.#options.instance,
         variablesOf: request.variablesOf === 'org' && org !== undefined ? { org } : { user },
         runtime,
         event,
@@ -119,7 +148,7 @@ export class Executions implements AsyncDisposable {
       news,
       signal,
     );
-    const { executionId } = channel;
+    listener.created(executionId);
     printed.learn(channel.variables);
     const log = this.#options.log.child({ execution: executionId });
     const startedAt = Date.now();
@@ -169,12 +198,23 @@ export class Executions implements AsyncDisposable {
       });
       log.info({ runtime, image }, 'execution started');
       const cancelled = news.stop;
-      const followed = await follow(container, {
-        timeoutMs,
-        onLog: async (log) => await printed.push(log),
-        signal,
-        cancelled,
-      });
+      const onLog: RunListener['log'] = async (log) => await printed.push(log);
+      let followed: Followed;
+      try {
+        followed = await follow(container, { timeoutMs, onLog, signal, cancelled });
+      } catch (error) {
+        if (!(error instanceof ContainerLost)) throw error;
+        printed.end();
+        const lost = await tree.outcome();
+        const warnings = [
+          ...lost.warnings.map((text) => printed.mask(text)),
+          lostSentence(error.message),
+        ];
+        const ended: Ended = { ...LOST, startedAt, finishedAt: Date.now() };
+        await record(run, channel, ended, lost, warnings);
+        log.warn({ reason: error.message }, 'execution was lost');
+        return resultOf(executionId, ended, lost, warnings, (key) => printed.isSecret(key));
+      }
       printed.end();
       const status = statusOf(followed, exact && followed.stderrSeen);
       const outcome = await tree.finish(status === 'succeeded');
@@ -190,25 +230,26 @@ export class Executions implements AsyncDisposable {
       const warnings = outcome.warnings.map((text) => printed.mask(text));
       if (followed.stopped && cancelled.aborted) warnings.push(cancellation(cancelled.reason));
       if (printed.warning !== undefined) warnings.push(printed.warning);
-      await record(channel, ended, outcome, warnings);
+      if (followed.wasCut) warnings.push(CUT);
+      await record(run, channel, ended, outcome, warnings);
       log.info({ status, exitCode: code, ms: ended.finishedAt - startedAt }, 'execution finished');
       return resultOf(executionId, ended, outcome, warnings, (key) => printed.isSecret(key));
     } catch (error) {
       const { message } = asBridgeError(error);
       log.warn({ reason: message }, 'execution could not be run');
-      const status = signal.aborted ? 'killed' : 'failed';
+      const status = mount.isGone ? 'lost' : signal.aborted ? 'killed' : 'failed';
       const finishedAt = Date.now();
-      // The server's record shall not stay open. If the server cannot be told either, the log has it.
-      await channel
-        .finish({
-          status,
-          exitCode: null,
-          signal: null,
-          warnings: [message],
-          startedAt,
-          finishedAt,
-        })
-        .catch((cause: unknown) => log.warn({ err: cause }, 'the end was not recorded'));
+      // The server's record shall not stay open. If the server cannot be told now, it is later.
+      const ended = { status, exitCode: null, signal: null, startedAt, finishedAt } as const;
+      run.unknown = unrecorded(ended);
+      await channel.finish({ ...ended, warnings: [message] }).then(
+        () => {
+          run.unknown = undefined;
+        },
+        (cause: unknown) => log.warn({ err: cause }, 'the end was not recorded'),
+      );
+      if (mount.isGone)
+        return resultOf(executionId, ended, UNKNOWN, [lostSentence(message)], () => false);
       throw error;
     } finally {
       this.#running.delete(executionId);
@@ -216,14 +257,41 @@ export class Executions implements AsyncDisposable {
   }
 }
 
+/** One run, from before it exists. */
+interface Run {
+  readonly executionId: ExecutionId;
+  /** What became of it, while nobody knows whether the server knows; undefined: the server has told us that it does. */
+  unknown: string | undefined;
+}
+
 type Ended = Pick<RunResult, 'status' | 'exitCode' | 'signal' | 'startedAt' | 'finishedAt'>;
 type Finish = Params<ServerOperations, 'execution.finish'>;
+
+const LOST = { status: 'lost', exitCode: null, signal: null } as const;
+
+const CUT =
+  'Warning: the connection with Docker was cut; some of what the script printed may be missing';
+
+const UNKNOWN: Outcome = {
+  output: null,
+  rawOutput: null,
+  condition: null,
+  variables: { set: [], deleted: [] },
+  warnings: [],
+};
+
+const lostSentence = (reason: string): string =>
+  `Warning: lost: ${reason}; what the script committed is kept, and its container is removed as soon as Docker allows it`;
+
+const unrecorded = ({ status, exitCode }: Ended): string =>
+  `the server could not be told how it ended: ${status}${exitCode === null ? '' : `, exit code ${exitCode}`}`;
 
 const cancellation = (reason: unknown) =>
   `Warning: cancelled by an operator${reason === '' ? '' : `: ${String(reason)}`}`;
 
 /** Tells the server how it ended; adds to the warnings if it could not be told. */
 async function record(
+  run: Run,
   channel: ExecutionChannel,
   ended: Ended,
   outcome: Outcome,
@@ -236,8 +304,10 @@ async function record(
     if (rawOutput.length > RAW_OUTPUT_MAX)
       warnings.push(`Warning: output.json is kept up to ${RAW_OUTPUT_MAX} characters`);
   }
+  run.unknown = unrecorded(ended);
   try {
     await channel.finish(finish);
+    run.unknown = undefined;
   } catch (error) {
     // What the run did is known here and committed there; only the record of its end is missing.
     warnings.push(

@@ -1,14 +1,19 @@
 /** The serving process: composes everything, runs until told to stop or until it lost what it cannot do without. */
 import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { pino } from 'pino';
 import { Link } from '#bridge/client/link.js';
 import { abortConnection, unmount } from '#bridge/fuse/mount.js';
 import { asBridgeError } from '#bridge/wire/errors.js';
-import { MountdConfig, type StartReport } from './config.js';
+import { type Beat, MountdConfig, type StartReport } from './config.js';
 import { Containers } from './containers.js';
 import { ControlServer } from './control-server.js';
 import { Executions } from './executions.js';
+import { beat } from './heartbeat.js';
+import { Life } from './life.js';
+import { LostExecutions } from './lost-executions.js';
 import { MountHost } from './mount-host.js';
+import { Reaper } from './reaper.js';
 
 /** The supervisor passes /dev/fuse, mounted, as this descriptor; the driver fuse-native mounts by itself. */
 const FUSE_FD = 3;
@@ -21,7 +26,10 @@ const log = pino({ level: config.logLevel, base: { process: 'mountd' } });
 const startedAt = Date.now();
 process.umask(0o077);
 
-const report = (message: StartReport) => process.send?.(message);
+/** Docker removes what an earlier life left behind within seconds; if not, serving does not wait for it. */
+const FIRST_REAP_MS = 10_000;
+
+const report = (message: StartReport | Beat) => process.send?.(message);
 
 async function serve(): Promise<number> {
   const stopped = new Promise<number>((resolve) => {
@@ -30,14 +38,19 @@ async function serve(): Promise<number> {
     // The supervisor is gone, and with it whoever would have unmounted after us.
     process.once('disconnect', () => resolve(1));
   });
+  let mounted: MountHost | undefined;
+  using _heart = beat(
+    () => report({ state: 'alive' }),
+    async () => await mounted?.beat(),
+  );
   writeFileSync(config.hostsFile, '127.0.0.1 localhost\n::1 localhost\n');
   chmodSync(config.hostsFile, 0o644); // scripts read it
+  const life = new Life(config.lifeFile);
   const containers = new Containers(config.dockerSocket, config.instance);
-  await containers.reap().then(
-    (count) => count > 0 && log.warn({ count }, 'removed containers of an earlier life'),
-    (error: unknown) =>
-      log.warn({ reason: asBridgeError(error).message }, 'Docker is not there yet'),
-  );
+  let executions: Executions | undefined;
+  const isOurs = (executionId: string) => executions?.isOurs(executionId) ?? false;
+  using reaper = new Reaper(containers, isOurs, log);
+  await Promise.race([reaper.first, sleep(FIRST_REAP_MS, undefined, { ref: false })]);
   await using link = new Link({
     address: config.server,
     software: config.software,
@@ -58,9 +71,20 @@ async function serve(): Promise<number> {
     backing: config.backing,
     logLevel: config.logLevel,
   });
-  await using executions = new Executions({ ...config, link, mount, containers, log });
+  mounted = mount;
+  await using lost = new LostExecutions({ link, life, isOurs, log });
+  await using runs = new Executions({
+    ...config,
+    instance: life.instance,
+    link,
+    mount,
+    containers,
+    log,
+    onUnknown: (executionId, reason) => lost.add(executionId, reason),
+  });
+  executions = runs;
   await using _control = await ControlServer.open(config.controlSocket, {
-    run: async (request, onLog, signal) => await executions.run(request, onLog, signal),
+    run: async (request, listener, signal) => await runs.run(request, listener, signal),
     status: () => ({
       software: config.software,
       pid: process.pid,
@@ -68,20 +92,22 @@ async function serve(): Promise<number> {
       mount: config.mountPoint,
       driver: config.driver,
       link: link.status,
-      executions: executions.running,
+      executions: runs.running,
     }),
   });
   report({ state: 'ready' });
   log.info({ mount: config.mountPoint, driver: config.driver }, 'serving');
-  const lost = mount.ended.then((reason) => {
+  const gone = mount.ended.then((reason) => {
     log.error({ reason }, 'the mount is gone');
     // Whoever waits in the kernel for an answer of ours waits in vain, and Docker could not stop a container of such.
     abortConnection(config.mountPoint);
     setTimeout(() => process.exit(1), GIVE_UP_MS).unref();
     return 1;
   });
-  const code = await Promise.race([stopped, lost]);
+  const code = await Promise.race([stopped, gone]);
   log.info('stopping');
+  // First of all, while whoever asked for a run can still be told how it ended.
+  await runs[Symbol.asyncDispose]();
   return code;
 }
 

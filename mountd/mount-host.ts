@@ -71,6 +71,7 @@ export class MountHost implements AsyncDisposable {
   readonly #fuse: FuseCalls;
   readonly #runtimes = new Map<string, RunHost>();
   #ready: () => void = () => {};
+  #isGone = false;
   /** Resolves with the reason when the mount is gone, asked for or not. */
   readonly ended: Promise<string>;
 
@@ -94,6 +95,9 @@ export class MountHost implements AsyncDisposable {
       warned: async (id, text) => await runtime(id).warned(text),
     });
     this.#fuse = fuse.calls;
+    void this.ended.then(() => {
+      this.#isGone = true;
+    });
     void serving.ended.then((reason) => {
       fuse.fail(new BridgeError('unavailable', 'the file system has ended'));
       ended(reason);
@@ -128,6 +132,16 @@ export class MountHost implements AsyncDisposable {
       silence.abort();
     }
     return host;
+  }
+
+  /** Nothing answers the kernel any more. */
+  get isGone(): boolean {
+    return this.#isGone;
+  }
+
+  /** Resolves when what answers the kernel has answered us. */
+  async beat(): Promise<void> {
+    await this.#fuse.beat();
   }
 
   /** A tree that asks `runtime` for everything; present in the mount when this resolves. */
@@ -168,6 +182,10 @@ export class MountedTree implements AsyncDisposable {
 
   async finish(success: boolean): Promise<Outcome> {
     return await this.#fuse.finishTree(this.#id, success);
+  }
+
+  async outcome(): Promise<Outcome> {
+    return await this.#fuse.outcomeOf(this.#id);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -1,16 +1,22 @@
 import { constants } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Log } from '#bridge/wire/control.js';
+import { BridgeError } from '#bridge/wire/errors.js';
 import type { Status } from '#bridge/wire/protocol.js';
-import type { Exit, RunningContainer } from './containers.js';
+import { ContainerLost, type Exit, type RunningContainer } from './containers.js';
 
 /** How long output that is still on its way may take after the container has ended. */
 const LOG_DRAIN_MS = 5_000;
+
+/** Docker says that a container is down when it is; the news of how it ended takes no longer than this. */
+const EXIT_NEWS_MS = 10_000;
 
 /** How a script's container went. */
 export interface Followed {
   readonly exit: Exit;
   readonly stderrSeen: boolean;
+  /** The connection that brings the output was cut: some of it may be missing. */
+  readonly wasCut: boolean;
   readonly timedOut: boolean;
   readonly stopped: boolean;
   /** Milliseconds since the epoch. */
@@ -26,7 +32,10 @@ export interface FollowOptions {
   readonly cancelled: AbortSignal;
 }
 
-/** Passes the output on until the container has ended; stops it at the time limit or when asked to. */
+/**
+ * Passes the output on until the container has ended; stops it at the time limit or when asked to.
+ * @throws ContainerLost when nobody can say how it ended, or Docker cannot end it
+ */
 export async function follow(
   container: RunningContainer,
   { timeoutMs, onLog, signal, cancelled }: FollowOptions,
@@ -34,9 +43,16 @@ export async function follow(
   let timedOut = false;
   let stopped = false;
   let stopping: Promise<void> | undefined;
+  let giveUp: (error: unknown) => void = () => {};
+  const givenUp = new Promise<never>((_resolve, reject) => {
+    giveUp = reject;
+  });
+  givenUp.catch(() => {}); // it may have ended before
   const stop = () => {
-    stopping ??= container.stop();
-    stopping.catch(() => {}); // heard below
+    stopping ??= container.stop().then(() => {
+      const silent = () => giveUp(new ContainerLost(new BridgeError('unavailable', NO_NEWS)));
+      setTimeout(silent, EXIT_NEWS_MS).unref();
+    }, giveUp);
   };
   const timer = setTimeout(() => {
     timedOut = true;
@@ -59,18 +75,23 @@ export async function follow(
       if (!signal.aborted) await onLog({ stream, data }).catch(() => {});
     }
   })();
-  drained.catch(() => {}); // heard below
+  let wasCut = false;
+  const heard = drained.catch(() => {
+    wasCut = true;
+  });
   try {
-    const exit = await container.exit();
+    const exit = await Promise.race([container.exit(), givenUp]);
     const endedAt = Date.now();
-    await Promise.race([drained, sleep(LOG_DRAIN_MS, undefined, { ref: false })]);
-    await stopping?.catch(() => {}); // it has ended, whatever Docker thought of the request
-    return { exit, stderrSeen, timedOut, stopped, endedAt };
+    await Promise.race([heard, sleep(LOG_DRAIN_MS, undefined, { ref: false })]);
+    await stopping;
+    return { exit, stderrSeen, wasCut, timedOut, stopped, endedAt };
   } finally {
     clearTimeout(timer);
     for (const one of [signal, cancelled]) one.removeEventListener('abort', onAbort);
   }
 }
+
+const NO_NEWS = 'Docker does not say how its container ended';
 
 /** What the execution is called to have done. `failed`: it counts as failed whatever its exit code. */
 export function statusOf({ exit, timedOut, stopped }: Followed, failed: boolean): Status {

@@ -40,7 +40,11 @@ export interface FuseCalls {
   variablesRefreshed(id: string, variables: readonly Variable[]): Promise<void>;
   /** Commits what is left and sums up; the container has ended. */
   finishTree(id: string, success: boolean): Promise<Outcome>;
+  /** Sums up and commits nothing; the container may still be at work. */
+  outcomeOf(id: string): Promise<Outcome>;
   removeTree(id: string): Promise<void>;
+  /** Resolves when this side's loop has come round. */
+  beat(): Promise<void>;
 }
 
 /** What this side asks of the host's. */
@@ -82,6 +86,8 @@ export function serveFuse(port: Port, mount: KernelMount | NativeMount): Driver 
     variablesChanged: async (id, changes) => trees.get(id)?.documents.changed(changes),
     variablesRefreshed: async (id, variables) => trees.get(id)?.documents.refreshed(variables),
     finishTree: async (id, success) => await tree(id).documents.finish(success),
+    outcomeOf: async (id) => tree(id).documents.outcome,
+    beat: async () => {},
     removeTree: async (id) => {
       const removed = trees.get(id);
       trees.delete(id);

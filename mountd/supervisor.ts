@@ -3,14 +3,18 @@
  * itself: a call on it would wait for the process this one has to watch.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, mkdirSync } from 'node:fs';
+import { closeSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { pino } from 'pino';
+import { z } from 'zod';
 import { abortConnection, mountFuse, openFuseDevice, unmount } from '#bridge/fuse/mount.js';
 import { asBridgeError, BridgeError } from '#bridge/wire/errors.js';
-import { MountdConfig, StartReport } from './config.js';
+import { Beat, MountdConfig, StartReport } from './config.js';
+import { BEAT_MS, Pulse, SILENT_BEATS_MAX } from './heartbeat.js';
+import { replace } from './life.js';
+import { isRunning, markOf, ProcessMark } from './process-mark.js';
 
 /** A serving process that dies this often will not recover by itself. */
 const RESTARTS_MAX = 5;
@@ -22,6 +26,14 @@ const POOL_THREADS = 64;
 
 /** Stopping ends every running script first (grace, then SIGKILL); then this is how long the rest may take. */
 const STOP_MS = 20_000;
+
+/** A process that got SIGKILL and waits for nothing is gone at once; a loaded machine takes its time to say so. */
+const GONE_MS = 5_000;
+const GONE_POLL_MS = 20;
+
+const Report = z.union([StartReport, Beat]);
+/** Who supervises and who serves. */
+const Serving = z.strictObject({ supervisor: ProcessMark, serving: ProcessMark });
 
 const configText = process.argv[2] ?? '';
 const config = MountdConfig.parse(JSON.parse(configText));
@@ -57,9 +69,20 @@ async function serveOnce(): Promise<boolean> {
 
 async function watch(child: ChildProcess): Promise<boolean> {
   let failure: string | undefined;
+  if (child.pid !== undefined) {
+    const marks = { supervisor: markOf(process.pid), serving: markOf(child.pid) };
+    replace(config.servingFile, `${JSON.stringify(marks)}\n`);
+  }
+  using pulse = new Pulse(() => {
+    log.error({ ms: SILENT_BEATS_MAX * BEAT_MS }, 'the serving process hangs: it is killed');
+    // First: nothing that waits for it, itself included, could be killed before.
+    abortConnection(config.mountPoint);
+    child.kill('SIGKILL');
+  });
   child.on('message', (message) => {
-    const report = StartReport.parse(message);
-    if (report.state === 'failed') failure = report.message;
+    const report = Report.parse(message);
+    if (report.state === 'alive') pulse.beat();
+    else if (report.state === 'failed') failure = report.message;
     else if (process.connected) process.send?.(report); // after a restart nobody waits for it any more
   });
   const stop = () => {
@@ -91,13 +114,42 @@ async function answers(path: string): Promise<boolean> {
   });
 }
 
+/**
+ * Ends a serving process whose supervisor is gone: one that is stopped or hangs does not notice, and a new one can share neither
+ * its socket nor its scratch. @throws BridgeError `busy` when both are alive
+ */
+async function endOrphan(): Promise<void> {
+  let marks: z.infer<typeof Serving>;
+  try {
+    marks = Serving.parse(JSON.parse(readFileSync(config.servingFile, 'utf8')));
+  } catch {
+    return; // there was none, or a crash kept it from being written
+  }
+  const { supervisor, serving } = marks;
+  if (isRunning(supervisor)) throw isServed();
+  if (!isRunning(serving)) return;
+  abortConnection(config.mountPoint);
+  process.kill(serving.pid, 'SIGKILL');
+  for (const deadline = Date.now() + GONE_MS; isRunning(serving); await sleep(GONE_POLL_MS))
+    if (Date.now() > deadline)
+      throw new BridgeError(
+        'busy',
+        `process ${serving.pid}, which served ${config.mountPoint}, does not end; it waits for the kernel`,
+      );
+  log.warn({ pid: serving.pid }, 'a serving process without a supervisor was killed');
+  rmSync(config.controlSocket, { force: true });
+}
+
+const isServed = () =>
+  new BridgeError('busy', `another mountd serves ${config.mountPoint}; stop it first`);
+
 async function supervise(): Promise<void> {
-  mkdirSync(config.mountPoint, { recursive: true, mode: 0o755 });
-  if (await answers(config.controlSocket))
-    throw new BridgeError('busy', `another mountd serves ${config.mountPoint}; stop it first`);
-  // A mount that an earlier life left behind answers nobody.
+  await endOrphan();
+  if (await answers(config.controlSocket)) throw isServed();
+  // A mount that an earlier life left behind answers nobody: nothing may look at the directory before.
   abortConnection(config.mountPoint);
   await unmount(config.mountPoint);
+  mkdirSync(config.mountPoint, { recursive: true, mode: 0o755 });
   const deaths: number[] = [];
   while (!stopping.signal.aborted) {
     if (await serveOnce()) return;

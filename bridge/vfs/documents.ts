@@ -92,6 +92,11 @@ export class Documents {
     await this.#variables.finish(named('variables.json'), success);
     await this.#output.finish(named('output.json'));
     await this.#condition.finish(named('condition.json'), success);
+    return this.outcome;
+  }
+
+  /** As of now: nothing is committed for it. */
+  get outcome(): Outcome {
     return {
       output: this.#output.text,
       rawOutput: this.#output.raw,

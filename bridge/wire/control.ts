@@ -106,6 +106,10 @@ export const CONTROL_OPERATIONS = {
 } as const satisfies Operations;
 export type ControlOperations = typeof CONTROL_OPERATIONS;
 
+/** Pushed on the channel the run was called on, before any of its logs: from now on the server knows it. */
+export const CREATED = 'created';
+export const Created = z.strictObject({ executionId: ExecutionId });
+
 /**
  * Pushed on the channel the run was called on, in the order the container wrote; but what may be the beginning of a secret waits
  * for the rest of its stream.

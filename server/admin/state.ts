@@ -16,6 +16,8 @@ const Settings = z.strictObject({
   listen: z.strictObject({ host: z.string(), port: z.int().min(0).max(65535) }),
   /** Prints the master key; without it the key is in a file of ours. */
   masterKeyCommand: z.string().optional(),
+  /** Where the Docker engine listens, when that is not the usual place. */
+  dockerSocket: z.string().optional(),
   /** What differs from the default rates: docs/operations.md. */
   rates: RateSettings.optional(),
 });
@@ -89,11 +91,14 @@ export class State {
           `${socket} is too long for a socket: choose a shorter --state directory`,
         );
     }
-    for (const part of ['', 'pki', 'server', 'mountd', 'mountd/mnt', 'run', 'log']) {
+    for (const part of ['', 'pki', 'server', 'mountd', 'run', 'log', MOUNT]) {
       const directory = this.path(part);
       try {
-        mkdirSync(directory, { recursive: true, mode: 0o700 });
-        if (part !== 'mountd/mnt') assertOurs(directory);
+        if (part === MOUNT) makeUnseen(directory);
+        else {
+          mkdirSync(directory, { recursive: true, mode: 0o700 });
+          assertOurs(directory);
+        }
       } catch (cause) {
         if (cause instanceof BridgeError) throw cause;
         throw new BridgeError(
@@ -143,6 +148,17 @@ export class State {
 
 /** sockaddr_un of unix(7) holds 108 bytes with the NUL. */
 const SOCKET_PATH_BYTES_MAX = 107;
+
+const MOUNT = 'mountd/mnt';
+
+/** mkdir(2) alone: whoever looks at what is mounted there waits for a mountd that may hang. */
+function makeUnseen(directory: string): void {
+  try {
+    mkdirSync(directory, { mode: 0o700 });
+  } catch (error) {
+    if (errnoCode(error) !== 'EEXIST') throw error;
+  }
+}
 
 /** Keys lie below: nobody else may put files there or swap directories. @throws BridgeError `denied` */
 function assertOurs(directory: string): void {

@@ -1,8 +1,12 @@
 import { readFileSync } from 'node:fs';
 import { basename, extname } from 'node:path';
-import type { ControlConnection } from '#bridge/client/connection.js';
+import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
+import { z } from 'zod';
+import type { Connection, ControlConnection } from '#bridge/client/connection.js';
 import {
   type ControlOperations,
+  CREATED,
+  Created,
   LOG,
   Log,
   RUN_MS_MAX,
@@ -13,8 +17,14 @@ import {
   type RuntimeName,
 } from '#bridge/wire/control.js';
 import { parse } from '#bridge/wire/frames.js';
+import type { ExecutionId } from '#bridge/wire/names.js';
 import { PROFILES } from '#bridge/wire/protocol/credentials.js';
-import { EventDocument } from '#bridge/wire/protocol.js';
+import {
+  EventDocument,
+  type Result,
+  type ServerOperations,
+  Status,
+} from '#bridge/wire/protocol.js';
 import { Installation } from '#server/admin/installation.js';
 import { State } from '#server/admin/state.js';
 import { chainedInput } from './chained-input.js';
@@ -26,6 +36,10 @@ const JSON_LOG_BYTES_MAX = 128 * 1024 * 1024;
 
 /** One call uses one channel; the number only ties the pushes to it. */
 const RUN_CHANNEL = 1;
+
+/** mountd is served again within seconds of a crash, and then says what became of the execution. */
+const LOST_WAIT_MS = 10_000;
+const LOST_POLL_MS = 200;
 
 const RUNTIME_OF: Readonly<Record<string, RuntimeName>> = {
   '.sh': 'bash',
@@ -129,21 +143,17 @@ export const run = command({
     const target = new Installation(State.of(values.state, io.env));
     target.state.settings(); // says so when nothing is installed
     using mountd = await target.control();
-    return values.json
-      ? await runForProgram(mountd, request, io)
-      : await runForPerson(mountd, request, io);
+    const running = new Running(target, mountd, request, io.signal);
+    return values.json ? await runForProgram(running, io) : await runForPerson(running, io);
   },
 });
 
-async function runForPerson(
-  mountd: ControlConnection<ControlOperations>,
-  request: RunRequest,
-  io: Io,
-): Promise<number> {
+async function runForPerson(running: Running, io: Io): Promise<number> {
+  const { mountd } = running;
   const shown = new Set<string>();
   /** Streams that wait for their reader. */
   const full = new Set<NodeJS.WriteStream>();
-  const result = await call(mountd, request, io, ({ stream, data }) => {
+  const result = await running.end(({ stream, data }) => {
     const text = stream === 'stderr' ? Buffer.from(data).toString('utf8') : '';
     if (text.startsWith('Warning: ')) shown.add(text.trimEnd());
     const target = stream === 'stdout' ? process.stdout : process.stderr;
@@ -173,7 +183,8 @@ async function runForPerson(
   // Those of a bash script stand in its error output already.
   for (const warning of warnings) if (!shown.has(warning)) io.err(warning);
   const how = signal === null ? `exit code ${exitCode}` : `signal ${signal}`;
-  io.err(`${status} after ${finishedAt - startedAt} ms (${how}), execution ${result.executionId}`);
+  const known = exitCode === null && signal === null ? '' : ` (${how})`;
+  io.err(`${status} after ${finishedAt - startedAt} ms${known}, execution ${result.executionId}`);
   if (output !== null) io.err(`output     ${output}`);
   if (condition !== null) io.err(`condition  ${condition}`);
   for (const [key, text] of variables.set) io.err(`set        ${key} = ${text}`);
@@ -182,14 +193,10 @@ async function runForPerson(
   return status === 'succeeded' ? 0 : 1;
 }
 
-async function runForProgram(
-  mountd: ControlConnection<ControlOperations>,
-  request: RunRequest,
-  io: Io,
-): Promise<number> {
+async function runForProgram(running: Running, io: Io): Promise<number> {
   const written: Record<Log['stream'], Uint8Array[]> = { stdout: [], stderr: [] };
   const bytes = { stdout: 0, stderr: 0 };
-  const result = await call(mountd, request, io, ({ stream, data }) => {
+  const result = await running.end(({ stream, data }) => {
     bytes[stream] += data.byteLength;
     // A copy: the data are a view on a frame, which is large.
     if (bytes[stream] <= JSON_LOG_BYTES_MAX) written[stream].push(Uint8Array.from(data));
@@ -242,22 +249,101 @@ export function resultJson(result: RunResult, stdout: string, stderr: string): s
   return `{${members.map(([key, text]) => `"${key}":${text}`).join(',')}}`;
 }
 
-async function call(
-  mountd: ControlConnection<ControlOperations>,
-  request: RunRequest,
-  io: Io,
-  onLog: (log: Log) => void,
-): Promise<RunResult> {
-  mountd.onPush = (_channel, topic, value) => {
-    if (topic === LOG) onLog(parse(Log, value, 'a log line'));
-  };
-  // Closing the connection is what stops the script; see control.ts.
-  return await mountd.call('run', request, {
-    channel: RUN_CHANNEL,
-    deadlineMs: request.timeoutMs + RUN_OVERHEAD_MS,
-    signal: io.signal,
-  });
+/** One run: by mountd, or, when that dies under it, by what the server knows of it. */
+class Running {
+  readonly mountd: ControlConnection<ControlOperations>;
+  readonly #target: Installation;
+  readonly #request: RunRequest;
+  readonly #signal: AbortSignal;
+  readonly #startedAt = Date.now();
+  #executionId: ExecutionId | undefined;
+  #isCut = false;
+
+  constructor(
+    target: Installation,
+    mountd: ControlConnection<ControlOperations>,
+    request: RunRequest,
+    signal: AbortSignal,
+  ) {
+    this.#target = target;
+    this.mountd = mountd;
+    this.#request = request;
+    this.#signal = signal;
+    void mountd.closed.then(() => {
+      this.#isCut = true;
+    });
+  }
+
+  /** Resolves when the run has ended. Once. @throws BridgeError when it did not begin */
+  async end(onLog: (log: Log) => void): Promise<RunResult> {
+    this.mountd.onPush = (_channel, topic, value) => {
+      if (topic === LOG) onLog(parse(Log, value, 'a log line'));
+      if (topic === CREATED) this.#executionId = parse(Created, value, topic).executionId;
+    };
+    try {
+      // Closing the connection is what stops the script; see control.ts.
+      return await this.mountd.call('run', this.#request, {
+        channel: RUN_CHANNEL,
+        deadlineMs: this.#request.timeoutMs + RUN_OVERHEAD_MS,
+        signal: this.#signal,
+      });
+    } catch (error) {
+      await turn(); // the end of the connection is told after that of its calls
+      if (!this.#isCut || this.#executionId === undefined || this.#signal.aborted) throw error;
+      return await this.#lost(this.#executionId);
+    }
+  }
+
+  async #lost(executionId: ExecutionId): Promise<RunResult> {
+    const { record, output, condition } = await this.#recordAtEnd(executionId);
+    const { status, exitCode = null, signal = null } = Ended.catch({}).parse(record);
+    const time = (name: 'startedAt' | 'finishedAt', otherwise: number) =>
+      typeof record[name] === 'number' ? record[name] : otherwise;
+    const became = status === undefined || status === 'lost' ? 'was lost' : `ended as ${status}`;
+    return {
+      executionId,
+      status: status ?? 'lost',
+      exitCode,
+      signal,
+      output,
+      condition,
+      variables: { set: [], secrets: [], deleted: [] },
+      warnings: [
+        `Warning: execution ${executionId} ${became}: mountd's serving process died; what was committed is kept; see: cronium exec show ${executionId}`,
+      ],
+      startedAt: time('startedAt', this.#startedAt),
+      finishedAt: time('finishedAt', Date.now()),
+    };
+  }
+
+  /** As the server has it when it has ended there, or when that takes too long. */
+  async #recordAtEnd(executionId: ExecutionId): Promise<Kept> {
+    let kept: Kept = { record: {}, output: null, condition: null };
+    let server: Connection | undefined;
+    try {
+      const deadline = Date.now() + LOST_WAIT_MS;
+      server = await this.#target.operator();
+      do {
+        kept = await server.call('execution.get', { executionId });
+        if ('status' in kept.record) break;
+        await sleep(LOST_POLL_MS, undefined, { signal: this.#signal });
+      } while (Date.now() < deadline);
+    } catch {
+      // The server is away too, or nobody wants to wait: what is known already has to do.
+    } finally {
+      server?.[Symbol.dispose]();
+    }
+    return kept;
+  }
 }
+
+type Kept = Pick<Result<ServerOperations, 'execution.get'>, 'record' | 'output' | 'condition'>;
+
+const Ended = z.object({
+  status: Status.optional(),
+  exitCode: z.int().nullable().optional(),
+  signal: z.string().nullable().optional(),
+});
 
 function readScript(path: string): Buffer {
   try {

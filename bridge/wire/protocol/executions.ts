@@ -34,7 +34,7 @@ export const Status = z.enum(STATUSES);
 export type Status = z.infer<typeof Status>;
 
 /** Which of the machines that share a certificate's name it is: chosen by mountd, once for each state directory. */
-const Instance = z
+export const Instance = z
   .string()
   .regex(/^[A-Za-z0-9._-]{1,64}$/, 'use 1-64 letters, digits, ".", "_" or "-" for an instance');
 
