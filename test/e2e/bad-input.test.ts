@@ -509,7 +509,7 @@ void t.test('where and how it is started does not matter', options, async (t) =>
 
 void t.test('a full state disk is ENOSPC for the script and loses nothing', options, async (t) => {
   const disk = mkdtempSync(join(tmpdir(), 'cronium-disk-'));
-  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=24m', 'cronium-test', disk]);
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=128m', 'cronium-test', disk]);
   try {
     const state = join(disk, 'state');
     mkdirSync(state);
