@@ -27,12 +27,18 @@ export interface Host {
   readonly instance?: string | undefined;
 }
 
+/** For so long a count is good, with what this server adds and takes away; and of so many namespaces. */
+const COUNTED_MS = 10_000;
+const COUNTED_MAX = 10_000;
+
 /** Entries of the list that are looked at for one page: a page may be short, but never slow. */
 const LOOKED_AT_MAX = 5000;
 
 /** What the server keeps of an execution: who and what it is, its output and condition, and how it ended. */
 export class Executions {
   readonly #store: Store;
+  /** Counted lately, by namespace. Other servers' are in it after COUNTED_MS. */
+  readonly #running = new Map<string, { count: number; readonly at: number }>();
 
   constructor(store: Store) {
     this.#store = store;
@@ -52,7 +58,7 @@ export class Executions {
     const place = { executionId, namespace: params.variablesOf };
     const createdAt = this.#store.now();
     const record: ExecutionRecord = { ...params, host, createdAt };
-    const running = await this.running(params.variablesOf);
+    const running = await this.#runningOr(params.variablesOf, mostRunning);
     if (running >= mostRunning) {
       if (wanted !== undefined && (await this.#isOf(place, host))) return executionId;
       throw new BridgeError(
@@ -73,9 +79,28 @@ export class Executions {
       ],
       note,
     });
-    if (!committed.ok && !(await this.#isOf(place, host)))
+    if (committed.ok) this.#counted(params.variablesOf, 1);
+    else if (!(await this.#isOf(place, host)))
       throw new BridgeError('denied', `execution ${executionId} is not yours to create`);
     return executionId;
+  }
+
+  /** The same without counting each time; it is counted before anybody is refused. */
+  async #runningOr(namespace: Namespace, most: number): Promise<number> {
+    const id = namespaceText(namespace);
+    const known = this.#running.get(id);
+    if (known !== undefined && known.count < most && this.#store.now() - known.at < COUNTED_MS)
+      return known.count;
+    const count = await this.running(namespace);
+    // Few namespaces have executions at the same time; beyond that all are counted anew.
+    if (this.#running.size >= COUNTED_MAX) this.#running.clear();
+    this.#running.set(id, { count, at: this.#store.now() });
+    return count;
+  }
+
+  #counted(namespace: Namespace, by: 1 | -1): void {
+    const known = this.#running.get(namespaceText(namespace));
+    if (known !== undefined) known.count += by;
   }
 
   /** How many of a namespace have not ended. */
@@ -289,6 +314,7 @@ export class Executions {
       ],
       note,
     });
+    if (ok) this.#counted(namespace, -1);
     return ok;
   }
 
