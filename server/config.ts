@@ -9,7 +9,7 @@ const MasterKey = z.union([
   z.strictObject({ command: z.string() }),
 ]);
 
-/** What the server process is told at start: one JSON argument, made by `cronium up`. */
+/** What the server process and its supervisor are told at start: one JSON argument, made by `cronium up`. */
 export const ServerConfig = z.strictObject({
   software: z.string(),
   listen: z.strictObject({ host: z.string(), port: z.int().min(0).max(65535) }),
@@ -25,5 +25,20 @@ export const ServerConfig = z.strictObject({
   rates: RateSettings.optional(),
   tls: z.strictObject({ ca: z.string(), cert: z.string(), key: z.string() }),
   logLevel: z.string(),
+  /** Where the supervisor marks the server process. */
+  processFile: z.string(),
+  /** How often the supervisor has started it again. */
+  restarts: z.int().min(0).default(0),
 });
 export type ServerConfig = z.infer<typeof ServerConfig>;
+
+/** Said over Node's IPC by the server to its supervisor, and by that, all but `alive`, to whoever started it. */
+export const ServerReport = z.discriminatedUnion('state', [
+  /** It is busy with what takes its time: the clock starts anew. */
+  z.strictObject({ state: z.literal('starting') }),
+  z.strictObject({ state: z.literal('ready'), port: z.int() }),
+  /** Once a second while it serves. */
+  z.strictObject({ state: z.literal('alive') }),
+  z.strictObject({ state: z.literal('failed'), message: z.string() }),
+]);
+export type ServerReport = z.infer<typeof ServerReport>;

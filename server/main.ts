@@ -6,7 +6,7 @@ import { pino } from 'pino';
 import { asBridgeError, BridgeError } from '#bridge/wire/errors.js';
 import { thumbprintOf } from './auth/identity.js';
 import { Tokens } from './auth/tokens.js';
-import { ServerConfig } from './config.js';
+import { ServerConfig, type ServerReport } from './config.js';
 import { Listener } from './listen/listener.js';
 import { Metrics } from './metrics.js';
 import { Runtime } from './runtime.js';
@@ -21,13 +21,26 @@ const config = ServerConfig.parse(JSON.parse(process.argv[2] ?? ''));
 const log = pino({ level: config.logLevel, base: { process: 'server' } });
 process.umask(0o077);
 
+/** The supervisor takes a server for hung that says nothing for fifteen times as long. */
+const ALIVE_EVERY_MS = 1_000;
+
+/** To the supervisor; if it has just gone, nobody has to hear. */
+function report(message: ServerReport): void {
+  if (process.connected) process.send?.(message, undefined, undefined, () => {});
+}
+
 async function serve(): Promise<void> {
   const stopped = new Promise<void>((resolve) => {
     process.once('SIGTERM', () => resolve());
     process.once('SIGINT', () => resolve());
+    // Without a supervisor nobody would start us again, and we would be in the way of whoever is started instead.
+    const orphaned = () => {
+      log.error('the supervisor is gone');
+      resolve();
+    };
+    if (process.send !== undefined && !process.connected) orphaned();
+    process.once('disconnect', orphaned);
   });
-  // The starter has heard that we are ready and goes.
-  process.once('disconnect', () => {});
 
   const fresh = !existsSync(join(config.database, 'CURRENT'));
   // The keys of a database that is not there: it was lost, and a new one in its place would hide that.
@@ -49,7 +62,7 @@ async function serve(): Promise<void> {
     onError: (error) => log.error({ err: error }, 'the store'),
     progress: (records) => {
       log.info({ records }, 'checking the store after a crash');
-      process.send?.({ state: 'starting' });
+      report({ state: 'starting' });
     },
   });
   const { problems } = level;
@@ -87,6 +100,7 @@ async function serve(): Promise<void> {
     software: config.software,
     problems,
     maintenance,
+    restarts: config.restarts,
     ...(config.rates && { rates: config.rates }),
     observe: (op, outcome, seconds) => metrics.observe(op, outcome, seconds),
     reload: async () => {
@@ -114,7 +128,8 @@ async function serve(): Promise<void> {
   });
   runtime.services.variables.cache.looked = (hit) => metrics.looked('variables', hit);
   runtime.disconnect = (isUnwelcome, reason) => listener.disconnect(isUnwelcome, reason);
-  process.send?.({ state: 'ready', port: listener.port });
+  report({ state: 'ready', port: listener.port });
+  setInterval(() => report({ state: 'alive' }), ALIVE_EVERY_MS).unref();
   log.info({ host: config.listen.host, port: listener.port }, 'listening');
   await stopped;
   clearInterval(sweeper);
@@ -127,6 +142,6 @@ serve().then(
     const { message } = asBridgeError(error);
     log.fatal({ reason: message }, 'cannot serve');
     if (process.send === undefined || !process.connected) process.exit(1);
-    process.send({ state: 'failed', message }, () => process.exit(1));
+    process.send({ state: 'failed', message } satisfies ServerReport, () => process.exit(1));
   },
 );

@@ -43,6 +43,8 @@ export interface RuntimeOptions {
   readonly maintenance?: Maintenance;
   /** Why the store can only be read. */
   readonly problems?: readonly string[];
+  /** How often a supervisor has started the server again. */
+  readonly restarts?: number;
   readonly observe?: Services['observe'];
   readonly reload?: () => Promise<Result<CredentialOperations, 'server.reload'>>;
 }
@@ -79,7 +81,15 @@ export class Runtime implements AsyncDisposable {
   }
 
   static async open(store: Store, options: RuntimeOptions): Promise<Runtime> {
-    const { tokens, log, software, rates, problems = [], observe = () => {} } = options;
+    const {
+      tokens,
+      log,
+      software,
+      rates,
+      problems = [],
+      observe = () => {},
+      restarts = 0,
+    } = options;
     const startedAt = Date.now();
     // Of a store that can only be read nothing can be on record but in the log.
     const auditStore = problems.length === 0 ? store : new MemoryStore();
@@ -137,7 +147,9 @@ export class Runtime implements AsyncDisposable {
         }),
       status: () => ({
         software,
+        pid: process.pid,
         startedAt,
+        restarts,
         connections: sessions.size,
         channels: [...sessions].reduce((sum, session) => sum + session.channels, 0),
         storeVersion: store.version,

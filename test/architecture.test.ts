@@ -13,6 +13,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'mountd':          ['bridge/fuse', 'bridge/vfs', 'bridge/client', 'bridge/wire'],
   'server/cli':      ['server/admin', 'bridge/client', 'bridge/wire'],
   'server/admin':    ['server/auth', 'server/store', 'server/config', 'bridge/client', 'bridge/wire'],
+  'server/supervisor': ['server/admin', 'server/store', 'server/config', 'bridge/wire'],
   'server/metrics':  [],
   'server/listen':   ['server/session', 'server/auth', 'bridge/wire'],
   'server/session':  ['server/services', 'server/auth', 'bridge/wire'],

@@ -64,6 +64,8 @@ export class OurState {
       tokenKey: path('server', 'token.key'),
       tls: this.certificate('server'),
       logLevel: 'info', // the default of `cronium up`
+      processFile: path('run', 'server-process.json'),
+      restarts: 0,
       ...(limits === 'no limits' && WITHOUT_LIMITS),
     };
     const started = await Started.start(process.execPath, [

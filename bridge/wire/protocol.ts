@@ -63,7 +63,10 @@ const CONNECTION_OPERATIONS = {
     params: Nothing,
     result: z.strictObject({
       software: z.string(),
+      pid: z.int(),
       startedAt: Time,
+      /** How often its supervisor has started it again since `cronium up`. */
+      restarts: z.int(),
       connections: z.int(),
       channels: z.int(),
       storeVersion: Version,

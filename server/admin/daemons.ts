@@ -13,6 +13,8 @@ const START_MS = 30_000;
 /** mountd ends running scripts first: their grace, then its own. */
 const STOP_MS = 30_000;
 const POLL_MS = 20;
+/** What a server whose supervisor was killed may take to answer the calls under way and to close its store. */
+const ORPHAN_MS = 10_000;
 
 export type DaemonName = 'server' | 'mountd';
 
@@ -25,23 +27,26 @@ const Report = z.discriminatedUnion('state', [
 type Ready = Extract<z.infer<typeof Report>, { state: 'ready' }>;
 
 const PROGRAMS: { readonly [D in DaemonName]: string } = {
-  server: fileURLToPath(new URL('../main.js', import.meta.url)),
+  server: fileURLToPath(new URL('../supervisor.js', import.meta.url)),
   mountd: fileURLToPath(new URL('../../mountd/supervisor.js', import.meta.url)),
 };
 
-/** The two background processes of an installation: started, found again and stopped through files in run/. */
+/** The two supervisors of an installation: started, found again and stopped through files in run/. */
 export class Daemon {
   readonly #name: DaemonName;
   readonly #runFile: string;
-  readonly #logFile: string;
+  /** Where the supervisor marks the process it watches. */
+  readonly processFile: string;
+  readonly logFile: string;
 
   constructor(state: State, name: DaemonName) {
     this.#name = name;
     this.#runFile = state.path('run', `${name}.json`);
-    this.#logFile = state.path('log', `${name}.log`);
+    this.processFile = state.path('run', `${name}-process.json`);
+    this.logFile = state.path('log', `${name}.log`);
   }
 
-  /** Process id while it runs. */
+  /** Process id of the supervisor while it runs. */
   get pid(): number | undefined {
     const mark = readMark(this.#runFile);
     return mark !== undefined && isRunning(mark) ? mark.pid : undefined;
@@ -49,7 +54,8 @@ export class Daemon {
 
   /** Starts it in the background and waits until it serves. @throws BridgeError with its own last words */
   async start(config: object): Promise<Ready> {
-    const log = openSync(this.#logFile, 'a', 0o600);
+    await this.#orphanGone();
+    const log = openSync(this.logFile, 'a', 0o600);
     try {
       const child = spawn(
         process.execPath,
@@ -63,7 +69,7 @@ export class Daemon {
         const fail = (message: string) => reject(new BridgeError('unavailable', message));
         const timer = setTimeout(() => {
           child.kill('SIGKILL');
-          fail(`${this.#name} was not ready after ${START_MS} ms; see ${this.#logFile}`);
+          fail(`${this.#name} was not ready after ${START_MS} ms; see ${this.logFile}`);
         }, START_MS);
         child.on('message', (message) => {
           const report = Report.parse(message);
@@ -77,7 +83,7 @@ export class Daemon {
         });
         child.on('exit', (code, signal) => {
           clearTimeout(timer);
-          fail(`${this.#name} ended at once (${signal ?? code}); see ${this.#logFile}`);
+          fail(`${this.#name} ended at once (${signal ?? code}); see ${this.logFile}`);
         });
         child.on('error', (error) => fail(`cannot start ${this.#name}: ${error.message}`));
       });
@@ -93,16 +99,32 @@ export class Daemon {
   /** SIGTERM and wait. Returns false when it was not running. @throws BridgeError `timeout` */
   async stop(): Promise<boolean> {
     const { pid } = this;
-    if (pid === undefined) return false;
+    if (pid === undefined) return await this.#orphanGone();
     process.kill(pid, 'SIGTERM');
     for (const deadline = Date.now() + STOP_MS; this.pid !== undefined; await sleep(POLL_MS)) {
       if (Date.now() > deadline)
         throw new BridgeError(
           'timeout',
-          `${this.#name} (process ${pid}) did not stop within ${STOP_MS} ms; see ${this.#logFile}`,
+          `${this.#name} (process ${pid}) did not stop within ${STOP_MS} ms; see ${this.logFile}`,
         );
     }
+    await this.#orphanGone();
     rmSync(this.#runFile, { force: true });
+    return true;
+  }
+
+  /**
+   * Waits for a process whose supervisor was killed: it ends by itself, but until then it has the port and the database. One
+   * that cannot end (it was stopped, or hangs) is killed. Returns whether there was one.
+   */
+  async #orphanGone(): Promise<boolean> {
+    const orphan = readMark(this.processFile);
+    if (orphan === undefined || !isRunning(orphan)) return false;
+    for (let waitedMs = 0; isRunning(orphan); waitedMs += POLL_MS) {
+      if (waitedMs >= ORPHAN_MS) process.kill(orphan.pid, 'SIGKILL');
+      await sleep(POLL_MS);
+    }
+    rmSync(this.processFile, { force: true });
     return true;
   }
 }

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { Connection, ControlConnection, type TlsFiles } from '#bridge/client/connection.js';
 import {
@@ -6,7 +7,7 @@ import {
   type ControlOperations,
   type DriverName,
 } from '#bridge/wire/control.js';
-import { BridgeError, errnoCode } from '#bridge/wire/errors.js';
+import { asBridgeError, BridgeError, errnoCode } from '#bridge/wire/errors.js';
 import type { ServerConfig } from '#server/config.js';
 import { Daemon, type DaemonName } from './daemons.js';
 import { exclusively } from './exclusive.js';
@@ -19,6 +20,10 @@ export const SOFTWARE = `cronium-bridge/${versionOf(new URL('../../../package.js
 const ANY_PORT = { host: '127.0.0.1', port: 0 };
 
 const DOCKER_SOCKET = '/var/run/docker.sock';
+/** A server that died is back within a second; one that takes longer is worth a word. */
+const RESTART_MS = 3_000;
+const RESTART_POLL_MS = 100;
+
 /** The images' user `cronium`. */
 const SCRIPT_UID = 1000;
 const SCRIPT_GID = 1000;
@@ -93,14 +98,26 @@ export class Installation {
     return this.state.path('run', 'server.sock');
   }
 
-  /** A connection to the server as its operator. */
+  /** A connection to the server as its operator; one that is being started again is waited for. */
   async operator(): Promise<Connection> {
     const { host, port } = this.state.settings().listen;
-    return await Connection.open({
-      address: { host, port, socketPath: this.#serverSocket },
-      tls: this.tls('operator'),
-      software: SOFTWARE,
-    });
+    const address = { host, port, socketPath: this.#serverSocket };
+    const tls = this.tls('operator');
+    for (const deadline = Date.now() + RESTART_MS; ; await sleep(RESTART_POLL_MS)) {
+      try {
+        return await Connection.open({ address, tls, software: SOFTWARE });
+      } catch (error) {
+        const { code } = asBridgeError(error);
+        if (code !== 'unavailable' || this.server.pid === undefined) throw error;
+        if (Date.now() < deadline) continue;
+        if (errnoCode(error) !== 'ECONNREFUSED') throw error;
+        throw new BridgeError(
+          'unavailable',
+          `the server died and does not come back; the reason is in ${this.server.logFile}`,
+          { cause: error },
+        );
+      }
+    }
   }
 
   /** A connection to mountd. */
@@ -148,6 +165,8 @@ export class Installation {
       tokenKey: path('server', 'token.key'),
       tls: { ca: this.state.certificate('ca').cert, ...this.state.certificate('server') },
       logLevel,
+      processFile: this.server.processFile,
+      restarts: 0,
     };
   }
 

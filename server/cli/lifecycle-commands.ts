@@ -112,7 +112,7 @@ export const status = command({
       io.out(
         'problem' in server
           ? `server  down: ${server.problem}\n`
-          : `server  up on ${host}:${port} since ${new Date(server.startedAt).toISOString()}, ${server.channels} executions open, ${server.storeVersion} commits stored\n`,
+          : `server  up as process ${server.pid} on ${host}:${port} since ${new Date(server.startedAt).toISOString()}${restarted(server.restarts)}, ${server.channels} executions open, ${server.storeVersion} commits stored\n`,
       );
       for (const problem of problems) io.out(`        the store can only be read: ${problem}\n`);
       io.out(
@@ -122,6 +122,9 @@ export const status = command({
     return well ? 0 : 1;
   },
 });
+
+const restarted = (times: number): string =>
+  times === 0 ? '' : `, restarted ${times === 1 ? 'once' : `${times} times`}`;
 
 async function problemOr<T>(ask: () => Promise<T>): Promise<T | { problem: string }> {
   try {

@@ -294,7 +294,7 @@ void t.test('up, down and up again', options, async (t) => {
   );
 
   await t.test(
-    'the server killed and restarted under a running script: the script goes on, nothing is lost',
+    'the server and its supervisor killed under a running script: after up the script goes on, nothing is lost',
     async (t) => {
       const running = cronium.run(
         'sh',
@@ -308,7 +308,9 @@ void t.test('up, down and up again', options, async (t) => {
         const { stdout } = await cronium.cronium(['var', 'export', '--user', 'survivor']);
         if (stdout.includes('before')) break;
       }
+      const { serverPid } = cronium;
       process.kill(cronium.installation.server.pid ?? 0, 'SIGKILL');
+      process.kill(serverPid, 'SIGKILL');
       t.equal((await cronium.cronium(['up'])).code, 0);
       await cronium.cronium(['var', 'set', 'go', '1', '--string', '--user', 'survivor']);
       t.match(await running, { status: 'succeeded', output: 'done', warnings: [] });

@@ -1,5 +1,3 @@
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import Docker from 'dockerode';
 import t from 'tap';
@@ -26,9 +24,7 @@ void t.test(
   async (t) => {
     await using cronium = await TestInstallation.up();
     await cronium.run('sh', 'true'); // everything is warm
-    const { pid } = JSON.parse(readFileSync(join(cronium.state, 'run/server.json'), 'utf8')) as {
-      pid: number;
-    };
+    const pid = cronium.serverPid;
     const docker = new Docker({ socketPath: '/var/run/docker.sock' });
     const seen = new Set<string>();
     for (const [what, script] of Object.entries(WAITING)) {

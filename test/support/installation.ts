@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 import Docker from 'dockerode';
 import { Installation } from '#server/admin/installation.js';
 import { State } from '#server/admin/state.js';
+import { childrenOf } from './processes.js';
 
 const CRONIUM = fileURLToPath(new URL('../../../bin/cronium', import.meta.url));
 
@@ -59,6 +60,11 @@ export class TestInstallation implements AsyncDisposable {
 
   get installation(): Installation {
     return new Installation(new State(this.state));
+  }
+
+  /** The process that serves, which the supervisor watches; 0 while there is none. */
+  get serverPid(): number {
+    return childrenOf(this.installation.server.pid ?? 0)[0] ?? 0;
   }
 
   get mountPoint(): string {

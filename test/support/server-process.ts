@@ -42,10 +42,14 @@ export class ServerProcess implements AsyncDisposable {
     return readFileSync(this.state.path('log', 'server.log'), 'utf8');
   }
 
-  /** Starts it and waits until it serves. @throws Error with its last words */
-  async start(change: Partial<ServerConfig> = {}): Promise<void> {
+  get port(): number {
+    return this.#port;
+  }
+
+  /** What it is told at start; the port it had before, if it had one. */
+  config(change: Partial<ServerConfig> = {}): ServerConfig {
     const { path } = this.state;
-    const config: ServerConfig = {
+    return {
       software: SOFTWARE,
       listen: { host: '127.0.0.1', port: this.#port },
       socket: path('run', 'server.sock'),
@@ -56,8 +60,16 @@ export class ServerProcess implements AsyncDisposable {
       tokenKey: path('server', 'token.key'),
       tls: { ca: this.state.certificate('ca').cert, ...this.state.certificate('server') },
       logLevel: 'info',
+      processFile: path('run', 'server-process.json'),
+      restarts: 0,
       ...change,
     };
+  }
+
+  /** Starts it and waits until it serves. @throws Error with its last words */
+  async start(change: Partial<ServerConfig> = {}): Promise<void> {
+    const { path } = this.state;
+    const config = this.config(change);
     const log = openSync(path('log', 'server.log'), 'a', 0o600);
     const child = spawn(process.execPath, ['--enable-source-maps', MAIN, JSON.stringify(config)], {
       stdio: ['ignore', log, log, 'ipc'],
@@ -70,14 +82,19 @@ export class ServerProcess implements AsyncDisposable {
       });
       child.on('exit', (code, signal) => reject(new Error(`it ended: ${signal ?? code}`)));
     });
+    this.listens(port);
+    // So that commands find it, as they find one that `cronium up` has started.
+    if (child.pid !== undefined)
+      writeFileSync(path('run', 'server.json'), JSON.stringify(markOf(child.pid)));
+  }
+
+  /** Connections and commands find it there. */
+  listens(port: number): void {
     this.#port = port;
     this.state.writeSettings({
       ...(this.state.exists && this.state.settings()),
       listen: { host: '127.0.0.1', port },
     });
-    // So that commands find it, as they find one that `cronium up` has started.
-    if (child.pid !== undefined)
-      writeFileSync(path('run', 'server.json'), JSON.stringify(markOf(child.pid)));
   }
 
   /** Ends it and waits until it is gone. */
