@@ -269,9 +269,11 @@ const NOBODY_THERE: ReadonlySet<string> = new Set([
   'EAGAIN',
 ]);
 
-function opened(ws: WebSocket, signal?: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    if (signal?.aborted === true) reject(new BridgeError('interrupted', 'interrupted'));
+async function opened(ws: WebSocket, signal?: AbortSignal): Promise<void> {
+  let interrupted = () => {};
+  const opening = new Promise<void>((resolve, reject) => {
+    interrupted = () => reject(new BridgeError('interrupted', 'interrupted'));
+    if (signal?.aborted === true) interrupted();
     ws.once('open', resolve);
     ws.once('error', reject);
     ws.once('unexpected-response', (_request, response) => {
@@ -291,10 +293,13 @@ function opened(ws: WebSocket, signal?: AbortSignal): Promise<void> {
         );
       });
     });
-    signal?.addEventListener('abort', () => reject(new BridgeError('interrupted', 'interrupted')), {
-      once: true,
-    });
   });
+  signal?.addEventListener('abort', interrupted, { once: true });
+  try {
+    await opening;
+  } finally {
+    signal?.removeEventListener('abort', interrupted); // it outlives thousands of connections
+  }
 }
 
 /** The TLS stack's codes as sentences with a next step. */

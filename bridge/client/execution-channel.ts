@@ -52,6 +52,8 @@ export class ExecutionChannel implements Runtime, Disposable {
   #token: string;
   #lifetimeMs: number;
   #disposed = false;
+  /** The server has said that the token's time is over, or would say so soon. */
+  #hasExpired = false;
   #opened: { connection: Connection; channel: Promise<number> } | undefined;
   #renewal: NodeJS.Timeout | undefined;
   readonly #listener: ChannelListener;
@@ -166,16 +168,27 @@ export class ExecutionChannel implements Runtime, Disposable {
   >(op: O, params: Params<ServerOperations, O>): Promise<Result<ServerOperations, O>> {
     const deadline = Date.now() + this.#link.outageBudgetMs;
     let lost = false;
+    let expired = false;
     for (;;) {
       const leftMs = Math.max(1, deadline - Date.now());
       const connection = await this.#link.connection(leftMs);
+      const opening = this.#channelOn(connection, ({ variables }) =>
+        this.#listener.refreshed(variables),
+      );
       try {
-        const channel = await this.#channelOn(connection, ({ variables }) =>
-          this.#listener.refreshed(variables),
-        );
+        const channel = await opening;
         return await connection.call(op, params, { channel, deadlineMs: leftMs });
       } catch (error) {
         const { code, retryAfterMs } = asBridgeError(error);
+        // Nobody could renew it in time: this machine slept, or the server was away. Others may have heard so before us.
+        if (code === 'token_expired' && !expired) {
+          expired = true;
+          if (this.#opened?.channel === opening) {
+            this.#opened = undefined;
+            this.#hasExpired = true;
+          }
+          continue;
+        }
         // The answer was lost, not the call: an execution that has ended cannot be opened, let alone ended, again.
         if (lost && op === 'execution.finish' && code === 'denied')
           return {} as Result<ServerOperations, O>;
@@ -197,7 +210,7 @@ export class ExecutionChannel implements Runtime, Disposable {
     opened: (answer: Result<ServerOperations, 'execution.open'>) => void,
   ): Promise<number> {
     if (this.#opened?.connection === connection) return this.#opened.channel;
-    const channel = connection.call('execution.open', { token: this.#token }).then((answer) => {
+    const channel = this.#open(connection).then((answer) => {
       if (!this.#disposed) this.#channels.add(this, connection, answer.channel);
       opened(answer);
       return answer.channel;
@@ -207,6 +220,23 @@ export class ExecutionChannel implements Runtime, Disposable {
       if (this.#opened?.channel === channel) this.#opened = undefined;
     });
     return channel;
+  }
+
+  /** With a new token where the present one has expired: the server gives it to the host that created the execution. */
+  async #open(connection: Connection): Promise<Result<ServerOperations, 'execution.open'>> {
+    if (!this.#hasExpired)
+      try {
+        return await connection.call('execution.open', { token: this.#token });
+      } catch (error) {
+        if (asBridgeError(error).code !== 'token_expired') throw error;
+        this.#hasExpired = true;
+      }
+    const { executionId } = this;
+    const { token, lifetimeMs } = await connection.call('execution.reopen', { executionId });
+    this.#token = token;
+    this.#lifetimeMs = lifetimeMs;
+    this.#hasExpired = false;
+    return await connection.call('execution.open', { token });
   }
 
   #scheduleRenewal(delayMs = Math.max(RENEW_MS_MIN, this.#lifetimeMs * RENEW_AT)): void {

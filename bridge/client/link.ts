@@ -2,8 +2,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { asBridgeError, BridgeError } from '#bridge/wire/errors.js';
 import { Connection, type ConnectOptions } from './connection.js';
 
-/** First retry at once-ish, then doubling: a restarted server is found within 100 ms, a dead one costs little. */
+/** First retry at once-ish, then doubling, give or take half by chance. */
 const RETRY_MS_MIN = 50;
+/** While calls may wait for the server: one that is back is found within 300 ms, and asking costs next to nothing. */
+const RETRY_MS_MAX_IN_BUDGET = 200;
+/** Afterwards; nobody waits any more. */
 const RETRY_MS_MAX = 5_000;
 
 /** How long a call waits for a lost link before it fails: a server restart passes unseen, a dead server does not hang scripts. */
@@ -98,6 +101,7 @@ export class Link implements AsyncDisposable {
   async #keep(): Promise<void> {
     const { signal } = this.#closing;
     let retryMs = RETRY_MS_MIN;
+    let lostAt = performance.now();
     while (!signal.aborted) {
       let reason: BridgeError;
       let hintMs = 0;
@@ -106,6 +110,7 @@ export class Link implements AsyncDisposable {
         retryMs = RETRY_MS_MIN;
         this.#arrive(connection);
         reason = await connection.closed;
+        lostAt = performance.now();
       } catch (error) {
         reason = asBridgeError(error);
         hintMs = Math.min(reason.retryAfterMs ?? 0, RETRY_MS_MAX);
@@ -114,7 +119,8 @@ export class Link implements AsyncDisposable {
       this.#status = { connected: false, since: Date.now(), problem: reason.message };
       const pauseMs = hintMs + retryMs * (0.5 + Math.random());
       await sleep(pauseMs, undefined, { signal }).catch(() => {});
-      retryMs = Math.min(retryMs * 2, RETRY_MS_MAX);
+      const isAwaited = performance.now() - lostAt < this.outageBudgetMs;
+      retryMs = Math.min(retryMs * 2, isAwaited ? RETRY_MS_MAX_IN_BUDGET : RETRY_MS_MAX);
     }
   }
 

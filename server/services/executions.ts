@@ -13,7 +13,19 @@ type List = Params<ServerOperations, 'execution.list'>;
 type Cancel = Omit<Params<ServerOperations, 'execution.cancel'>, 'executionId'>;
 type Listed = Result<ServerOperations, 'execution.list'>['executions'][number];
 
-type ExecutionRecord = Create & { readonly host: string; readonly createdAt: number };
+type ExecutionRecord = Create & {
+  readonly host: string;
+  /** Of the host's certificate; absent in records of versions before there was `execution.reopen`. */
+  readonly thumbprint?: string;
+  readonly createdAt: number;
+};
+
+/** A host: the execution it creates is its own, and nobody else's. A name in common is not enough. */
+export interface Owner {
+  readonly name: string;
+  /** Of its certificate, and then of those that this one took over from. */
+  readonly thumbprints: readonly [string, ...string[]];
+}
 
 /** An execution, and whose variables it uses: its records are under that namespace. */
 export interface Place {
@@ -50,17 +62,19 @@ export class Executions {
    */
   async create(
     { executionId: wanted, ...params }: Create,
-    host: string,
+    owner: Owner,
     mostRunning = Number.POSITIVE_INFINITY,
     note?: unknown,
   ): Promise<ExecutionId> {
     const executionId = wanted ?? ExecutionId.parse(randomUUID());
     const place = { executionId, namespace: params.variablesOf };
     const createdAt = this.#store.now();
-    const record: ExecutionRecord = { ...params, host, createdAt };
+    const { name: host } = owner;
+    const [thumbprint] = owner.thumbprints;
+    const record: ExecutionRecord = { ...params, host, thumbprint, createdAt };
     const running = await this.#runningOr(params.variablesOf, mostRunning);
     if (running >= mostRunning) {
-      if (wanted !== undefined && (await this.#isOf(place, host))) return executionId;
+      if (wanted !== undefined && (await this.#isOf(place, owner))) return executionId;
       throw new BridgeError(
         'quota',
         `${running} executions of ${namespaceText(params.variablesOf)} run already, of ${mostRunning}; see: cronium quota set --help`,
@@ -80,7 +94,7 @@ export class Executions {
       note,
     });
     if (committed.ok) this.#counted(params.variablesOf, 1);
-    else if (!(await this.#isOf(place, host)))
+    else if (!(await this.#isOf(place, owner)))
       throw new BridgeError('denied', `execution ${executionId} is not yours to create`);
     return executionId;
   }
@@ -101,6 +115,39 @@ export class Executions {
   #counted(namespace: Namespace, by: 1 | -1): void {
     const known = this.#running.get(namespaceText(namespace));
     if (known !== undefined) known.count += by;
+  }
+
+  /**
+   * What an execution was created with that has not ended. @throws BridgeError `denied`; whether there is one that is
+   * somebody else's is not said
+   */
+  async owned(
+    executionId: ExecutionId,
+    owner: Owner,
+  ): Promise<Place & Pick<Create, 'profile' | 'readOnly'>> {
+    const entry = await this.#store.get(placeKeyOf(executionId));
+    const place = entry && { executionId, ...unpackRecord<Pick<Place, 'namespace'>>(entry.value) };
+    const record = place && (await this.#get<ExecutionRecord>(place, 'record'));
+    if (place === undefined || record === undefined || !isOwnedBy(record, owner))
+      throw new BridgeError('denied', `execution ${executionId} is not yours to open`);
+    await this.assertRunning(place);
+    const { profile, readOnly } = record;
+    return { ...place, profile, readOnly };
+  }
+
+  /** Remembers that its host was given this token: whoever revokes that does not want it to get another. */
+  async handedOut(place: Place, tokenId: string): Promise<void> {
+    await this.#store.commit({
+      ops: [{ put: [...keyOf(place, 'token'), tokenId], value: packRecord({}) }],
+    });
+  }
+
+  /** Ids of the tokens that its host was given, but those that were renewed from one of them. */
+  async tokensOf(place: Place): Promise<string[]> {
+    const ids: string[] = [];
+    for await (const { key } of this.#store.range(keyOf(place, 'token')))
+      ids.push(String(key.at(-1)));
+    return ids;
   }
 
   /** How many of a namespace have not ended. */
@@ -318,10 +365,10 @@ export class Executions {
     return ok;
   }
 
-  async #isOf(place: Place, host: string): Promise<boolean> {
+  async #isOf(place: Place, owner: Owner): Promise<boolean> {
     const [record, end] = await this.#store.getMany([keyOf(place, 'record'), keyOf(place, 'end')]);
     if (record === undefined || end !== undefined) return false;
-    return unpackRecord<ExecutionRecord>(record.value).host === host;
+    return isOwnedBy(unpackRecord<ExecutionRecord>(record.value), owner);
   }
 
   async #put(
@@ -355,6 +402,9 @@ const lost = (startedAt: number, finishedAt: number, reason: string): Finish => 
   startedAt,
   finishedAt,
 });
+
+const isOwnedBy = ({ host, thumbprint }: ExecutionRecord, { name, thumbprints }: Owner): boolean =>
+  host === name && thumbprint !== undefined && thumbprints.includes(thumbprint);
 
 const keyOf = ({ executionId, namespace }: Place, part: string): Key => [
   'exec',

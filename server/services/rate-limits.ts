@@ -12,6 +12,7 @@ export const CLASS_OF: Readonly<Record<keyof ServerOperations, OperationClass>> 
   'server.status': 'read',
   'execution.create': 'admin',
   'execution.open': 'admin',
+  'execution.reopen': 'admin',
   'execution.finish': 'write',
   'execution.mine': 'read',
   'execution.lose': 'admin',

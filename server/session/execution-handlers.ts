@@ -2,14 +2,14 @@ import { BridgeError } from '#bridge/wire/errors.js';
 import { namespaceText } from '#bridge/wire/names.js';
 import type { Handlers } from '#bridge/wire/peer.js';
 import type { EXECUTION_OPERATIONS } from '#bridge/wire/protocol/executions.js';
-import { EXECUTION_CANCELLED, VARIABLES_CHANGED } from '#bridge/wire/protocol.js';
+import { EXECUTION_CANCELLED, type Params, VARIABLES_CHANGED } from '#bridge/wire/protocol.js';
 import { accessOf, allows, assertAllowed } from '#server/auth/access.js';
 import type { Revocations } from '#server/auth/revocations.js';
 import type { Successions } from '#server/auth/successions.js';
 import type { TokenRecords } from '#server/auth/token-records.js';
 import type { Tokens } from '#server/auth/tokens.js';
 import type { AuditNote } from '#server/services/audit/note.js';
-import type { Executions } from '#server/services/executions.js';
+import type { Executions, Owner, Place } from '#server/services/executions.js';
 import type { MergePolicies } from '#server/services/merge-policies.js';
 import type { Quotas } from '#server/services/quotas.js';
 import type { Variables } from '#server/services/variables.js';
@@ -28,6 +28,10 @@ export interface ExecutionServices {
   readonly channelsOf: (namespace: string) => number;
 }
 
+/** What is said of an execution when it is created. */
+type Handed = Place &
+  Pick<Params<typeof EXECUTION_OPERATIONS, 'execution.create'>, 'profile' | 'readOnly'>;
+
 /** Beginning, end and results of executions. */
 export function executionHandlers(
   services: ExecutionServices,
@@ -36,21 +40,48 @@ export function executionHandlers(
   const { tokens, revocations, successions, tokenRecords, executions } = services;
   const { variables, policies, quotas, channelsOf } = services;
   const { identity, channels, push, assertOpen, now } = context;
+  /** As of now: an operator may have told of a succession since the connection was made. */
+  const owner = (): Owner => {
+    const { name, thumbprint } = identity;
+    const [, ...before] = successions.lineOf(thumbprint);
+    return { name, thumbprints: [thumbprint, ...before] };
+  };
+  const handOut = async (
+    { executionId, namespace, profile = 'local', readOnly = false }: Handed,
+    note?: unknown,
+  ) => {
+    const { name, thumbprint } = identity;
+    const access = accessOf(profile, readOnly ? 'ro' : 'rw');
+    const grant = { executionId, namespace, ...access };
+    const { jti, ...minted } = await tokens.mint(grant, thumbprint);
+    const { expiresAt } = minted;
+    const kept = { jti, executionId, ...access, thumbprint, by: `host:${name}`, expiresAt };
+    await Promise.all([tokenRecords.add(kept, note), executions.handedOut(grant, jti)]);
+    return { executionId, ...minted };
+  };
   return {
     'execution.create': async ({ params, note }) => {
-      const { name, thumbprint } = identity;
-      const { variablesOf: namespace, profile = 'local', readOnly = false } = params;
+      const { variablesOf: namespace } = params;
       const most = quotas.limitsOf(namespace).executions;
-      const executionId = await executions.create(params, name, most, note);
-      const access = accessOf(profile, readOnly ? 'ro' : 'rw');
-      const { jti, ...minted } = await tokens.mint(
-        { executionId, namespace, ...access },
-        thumbprint,
-      );
-      const by = `host:${name}`;
-      const { expiresAt } = minted;
-      await tokenRecords.add({ jti, executionId, ...access, thumbprint, by, expiresAt });
-      return { executionId, ...minted };
+      const executionId = await executions.create(params, owner(), most, note);
+      return await handOut({ ...params, executionId, namespace });
+    },
+
+    'execution.reopen': async ({ params: { executionId }, note }) => {
+      const execution = await executions.owned(executionId, owner());
+      // Its first token, and those that it was given here before.
+      const before = await executions.tokensOf(execution);
+      const assertWelcome = () => {
+        for (const jti of [executionId, ...before])
+          if (revocations.isTokenRevoked({ jti, family: jti, executionId }))
+            throw new BridgeError('denied', 'the token was revoked');
+      };
+      assertWelcome();
+      const answer = await handOut(execution, note);
+      assertWelcome(); // a revocation that came meanwhile is not outrun
+      // What nobody can use any more does not have to stay open beside what comes in its place.
+      channels.closeAll((grant) => grant.executionId === executionId && now() > grant.expiresAt);
+      return answer;
     },
 
     'execution.open': async ({ params, note }) => {

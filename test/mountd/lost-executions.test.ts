@@ -35,7 +35,10 @@ class Bench implements AsyncDisposable {
       version: 0,
       namespace: NAMESPACE,
     });
-    return await this.server.executions.create({ ...params, instance }, 'test-host');
+    return await this.server.executions.create(
+      { ...params, instance },
+      { name: 'test-host', thumbprints: ['t'] },
+    );
   }
 
   lost(everyMs = NEVER): LostExecutions {

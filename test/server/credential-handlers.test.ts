@@ -71,7 +71,7 @@ async function office() {
           lastRunAt: null,
         },
       },
-      'host',
+      { name: 'host', thumbprints: ['none'] },
     );
   return { call, create, tokens, revocations, successions, executions };
 }

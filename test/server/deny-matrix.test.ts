@@ -411,6 +411,72 @@ void t.test('a host learns nothing of executions that are not its own', async (t
   t.match(await server.executions.place(theirs), { namespace: NAMESPACE });
 });
 
+void t.test('an execution is reopened by the host that created it, and by no other', async (t) => {
+  const bench = await Bench.open(t);
+  const { server, host, hostThumbprint } = bench;
+  const issue = async (name: string, file: string) =>
+    await server.issue({ name, role: 'host', file });
+  const stranger = await greeted(server, await issue('other-host', 'other'));
+  const namesake = await greeted(server, await issue('test-host', 'namesake'));
+  const successorTls = await issue('test-host', 'successor');
+  const successor = await greeted(server, successorTls);
+  t.teardown(() => {
+    for (const client of [stranger, namesake, successor]) client[Symbol.dispose]();
+  });
+  await server.successions.succeed(hostThumbprint, thumbprintOfTls(successorTls), 'operator:test');
+  const create = async (change: object = {}) => {
+    const params = { ...EXAMPLES['execution.create']({ ...bench.subjects, token: '' }), ...change };
+    return await host.peer.call('execution.create', params);
+  };
+  const jtiOf = (token: string) =>
+    (JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString()) as { jti: string })
+      .jti;
+  const reopen = (executionId: string) => ({
+    op: 'execution.reopen' as const,
+    client: host,
+    who: HOST,
+    params: { executionId },
+  });
+
+  const { executionId: running } = await create();
+  const { executionId: ended, token } = await create();
+  const channel = await bench.open(token);
+  await host.peer.call('execution.finish', EXAMPLES['execution.finish'](), { channel });
+  const { executionId: revoked } = await create();
+  await server.revocations.revokeToken(revoked, 'test', 'operator:test');
+  const { executionId: lessToken, token: revokedToken } = await create();
+  await server.revocations.revokeToken(jtiOf(revokedToken), 'test', 'operator:test');
+  const { executionId: lessLater } = await create();
+  const later = await host.peer.call('execution.reopen', { executionId: lessLater });
+  await server.revocations.revokeToken(jtiOf(later.token), 'test', 'operator:test');
+  const said = await bench.judge(t, 'reopening', [
+    { ...reopen(running), client: stranger, who: 'host:other-host', refused: 'denied' },
+    { ...reopen(running), client: namesake, refused: 'denied' },
+    { ...reopen(running.replace(/^./, (c) => (c === '0' ? '1' : '0'))), refused: 'denied' },
+    { ...reopen(ended), refused: 'denied' },
+    { ...reopen(revoked), refused: 'denied' },
+    { ...reopen(lessToken), refused: 'denied' },
+    { ...reopen(lessLater), refused: 'denied' },
+    reopen(running),
+    { ...reopen(running), client: successor },
+  ]);
+  const [others = '', , notThere = ''] = said.map(({ message }) =>
+    message.replace(/ \S+-\S+ /, ' '),
+  );
+  t.equal(others, notThere, 'it is not said whether there is one');
+
+  // No more than it was created with.
+  const { executionId: narrow } = await create({ profile: 'remote', readOnly: true });
+  const again = await host.peer.call('execution.reopen', { executionId: narrow });
+  t.match(await server.tokens.verify(again.token, hostThumbprint), {
+    ...accessOf('remote', 'ro'),
+    executionId: narrow,
+    namespace: NAMESPACE,
+  });
+  const listed = (await server.tokenRecords.list()).map(({ jti }) => jti);
+  t.ok(listed.includes(jtiOf(again.token)), 'it is listed, so it can be revoked');
+});
+
 const encode = (value: unknown) => Buffer.from(JSON.stringify(value)).toString('base64url');
 
 /** Tokens that must not open anything, by what is wrong with them; the code where it is not `denied`. */

@@ -73,6 +73,7 @@ export const EXAMPLES = {
     timeoutMs: 60_000,
   }),
   'execution.open': ({ token }) => ({ token }),
+  'execution.reopen': ({ executionId }) => ({ executionId }),
   'token.renew': () => ({}),
   'output.set': () => ({ text: '"out"' }),
   'condition.set': () => ({ condition: true }),

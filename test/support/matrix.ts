@@ -204,7 +204,8 @@ export async function createExecution(
     executionId: '',
     token: '',
   });
-  return await server.executions.create({ ...params, variablesOf: namespace }, host);
+  const owner = { name: host, thumbprints: [thumbprintOfTls(server.tls('host'))] as const };
+  return await server.executions.create({ ...params, variablesOf: namespace }, owner);
 }
 
 export async function greeted(server: InProcessServer, tls: TlsFiles): Promise<RawClient> {

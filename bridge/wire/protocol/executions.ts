@@ -85,6 +85,15 @@ export const EXECUTION_OPERATIONS = {
       merged: z.array(VariableKey),
     }),
   },
+  /**
+   * A new token for an execution that runs, to the host that created it: for one whose token has expired while the server was
+   * out of reach. It is opened as any other.
+   */
+  'execution.reopen': {
+    caller: 'host',
+    params: z.strictObject({ executionId: ExecutionId }),
+    result: z.strictObject({ executionId: ExecutionId, ...Token }),
+  },
   'token.renew': {
     caller: 'channel',
     params: Nothing,

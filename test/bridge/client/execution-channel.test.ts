@@ -9,6 +9,9 @@ import type { EventDocument, Variable, VariableChange } from '#bridge/wire/proto
 import { InProcessServer } from '#test/support/in-process-server.js';
 import { eventually } from '#test/support/installation.js';
 
+// Tokens are waited for until they expire.
+t.setTimeout(90_000);
+
 const key = (name: string) => VariableKey.parse(name);
 const event: EventDocument = {
   id: 1,
@@ -23,6 +26,15 @@ const event: EventDocument = {
   successCount: 0,
   failureCount: 0,
   lastRunAt: null,
+};
+
+const ENDED = {
+  status: 'succeeded' as const,
+  exitCode: 0,
+  signal: null,
+  warnings: [],
+  startedAt: 1,
+  finishedAt: 2,
 };
 
 /** What a tree would hear. */
@@ -97,6 +109,61 @@ void t.test('a channel whose token was not renewed is refused', async (t) => {
     connection.call('token.renew', {}, { channel }),
     { code: 'token_expired' },
     'nor can it be renewed then',
+  );
+});
+
+void t.test('an execution whose token expired while the server was away goes on', async (t) => {
+  await using server = await InProcessServer.start({ tokenLifetimeMs: 1_000 });
+  const { link, channels } = linkTo(server);
+  await using _link = link;
+  const ears = new Ears();
+  using channel = await open(link, channels, ears);
+  const place = { executionId: channel.executionId, namespace: { user: 'ada' } } as const;
+  const handedOut = async () => (await server.executions.tokensOf(place)).length;
+  t.equal(await handedOut(), 1);
+  // Clocks may differ by 5 s: so long it can be opened still, but no call may be made.
+  for (const [round, awayMs] of [2_500, 7_000].entries()) {
+    await server.pause();
+    const during = channel.setOutput(String(round));
+    await sleep(awayMs);
+    await server.resume();
+    await during;
+    t.equal(await handedOut(), 2 + round, `a new token after ${awayMs} ms`);
+    const { output } = await server.executions.get(channel.executionId);
+    t.equal(output, String(round));
+  }
+  await server.variables.edit(
+    { user: 'ada' },
+    { set: [[key('news'), '1']], delete: [] },
+    { by: 'somebody' },
+  );
+  await eventually('pushes arrive', () => ears.changes.some(({ key: name }) => name === 'news'));
+  await server.pause();
+  await server.executions.finish(place, ENDED);
+  await sleep(6_500);
+  await server.resume();
+  await t.rejects(channel.setOutput('1'), { code: 'denied', message: /has ended/ });
+});
+
+void t.test('a server that is back after a second is found within 300 ms', async (t) => {
+  await using server = await InProcessServer.start();
+  const { link } = linkTo(server);
+  await using _link = link;
+  const found: number[] = [];
+  for (let round = 0; round < 5; round++) {
+    const connection = await link.connection();
+    await server.pause();
+    await connection.closed;
+    await sleep(1_000 + 77 * round);
+    await server.resume();
+    const back = performance.now();
+    await link.connection();
+    found.push(Math.round(performance.now() - back));
+  }
+  // And what TLS takes on a busy machine.
+  t.ok(
+    found.every((ms) => ms < 500),
+    `after ${found.join(', ')} ms`,
   );
 });
 

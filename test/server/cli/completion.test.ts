@@ -125,7 +125,10 @@ void t.test('bash completes the keys of the user or organisation on the line', a
 void t.test('bash completes the ids of executions', async (t) => {
   await using server = await InProcessServer.start();
   const state = stateAt(t, server.address.port, server.directory);
-  const executionId = await server.executions.create(EXECUTION, 'test-host');
+  const executionId = await server.executions.create(EXECUTION, {
+    name: 'test-host',
+    thumbprints: ['none'],
+  });
   await offers(
     t,
     [

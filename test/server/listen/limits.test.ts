@@ -95,6 +95,8 @@ const STATUS = {
   startedAt: 0,
   connections: 0,
   channels: 0,
+  pid: 1,
+  restarts: 0,
   storeVersion: 0,
   problems: [],
 };
