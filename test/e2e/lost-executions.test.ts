@@ -133,7 +133,7 @@ void t.test('whatever dies under an execution, it ends and leaves nothing', opti
   });
 
   await t.test('`cronium run` is interrupted while the server creates it', async (t) => {
-    const server = cronium.installation.server.pid ?? 0;
+    const server = cronium.serverPid;
     await machine.servingPid();
     process.kill(server, 'SIGSTOP');
     const child = cronium.spawn(['run', cronium.script('sh', 'true')]);
@@ -190,8 +190,14 @@ void t.test('whatever dies under an execution, it ends and leaves nothing', opti
     await cronium.cronium(['var', 'delete', 'kept']);
     const { executionId, ended } = await machine.started(BUSY);
     const { installation } = cronium;
-    const pids = [installation.mountd.pid, await machine.servingPid(), installation.server.pid];
-    // The supervisor first, so that it does not see the other one die.
+    const { serverPid } = cronium;
+    const pids = [
+      installation.mountd.pid,
+      await machine.servingPid(),
+      installation.server.pid,
+      serverPid,
+    ];
+    // The supervisors first, so that they do not see the others die.
     for (const pid of pids) process.kill(pid ?? 0, 'SIGKILL');
     t.equal((await ended).code, 1);
     const life = join(cronium.state, 'mountd/life.json');
