@@ -85,3 +85,25 @@ export const detailsOf = ({ record, version }: Versioned): VariableDetails => {
     ...(metadata !== undefined && { metadata }),
   };
 };
+
+export function withoutHistory(record: VariableRecord): Omit<VariableRecord, 'history'> {
+  const kept: { history?: unknown } & Omit<VariableRecord, 'history'> = { ...record };
+  delete kept.history;
+  return kept;
+}
+
+/** Some are undefined. */
+export const attributesOf = ({ type, schema, secret, expiresAt, metadata }: VariableRecord) => ({
+  type,
+  schema,
+  secret,
+  expiresAt,
+  metadata,
+});
+
+/** Without the members that are undefined: MessagePack has no such thing. */
+export function defined<T extends object>(record: T): { [K in keyof T]: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(record).filter(([, value]) => value !== undefined)) as {
+    [K in keyof T]: Exclude<T[K], undefined>;
+  };
+}

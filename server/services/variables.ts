@@ -4,18 +4,21 @@ import { NAMESPACE_BYTES_MAX } from '#bridge/wire/limits.js';
 import { combine, type MergePolicy } from '#bridge/wire/merge-policy.js';
 import { type Namespace, namespaceText, type VariableKey } from '#bridge/wire/names.js';
 import type { Variable, VariableChange, VariableDetails } from '#bridge/wire/protocol.js';
-import { Flights } from '#server/store/flights.js';
 import type { Check, Op, Store } from '#server/store/store.js';
 import { SYSTEM } from '#server/store/store.js';
+import { type Done, doneAgain, lastOf, type Merges } from './done-edits.js';
 import type { MergePolicies } from './merge-policies.js';
+import { NamespaceTurns } from './namespace-turns.js';
 import type { Origin } from './origin.js';
 import { packRecord, unpackRecord } from './record.js';
 import { type CachedNamespace, VariableCache } from './variable-cache.js';
 import { Constraints } from './variable-constraints.js';
 import {
   type Attributes,
+  attributesOf,
   bytesOf,
   changeOf,
+  defined,
   detailsOf,
   historyKeyOf,
   isLive,
@@ -23,7 +26,9 @@ import {
   mergesKeyOf,
   type VariableRecord,
   type Versioned,
+  withoutHistory,
 } from './variable-records.js';
+import { type VariableQuota, VariableRoom } from './variable-room.js';
 
 /** A key that is both set and deleted is deleted; one that is merged is deleted first, and then set. */
 export interface Edit {
@@ -61,12 +66,6 @@ export interface HistoryEntry {
   readonly by: string;
 }
 
-/** What a namespace may hold. */
-export interface VariableQuota {
-  readonly variables: number;
-  readonly bytes: number;
-}
-
 /** One secret: the largest keys and certificate chains are a tenth of it, and a run can mask two of them. */
 export const SECRET_BYTES_MAX = 64 * 1024;
 
@@ -79,38 +78,6 @@ const TOMBSTONES_MAX = 1000;
 const TOMBSTONES_REMOVED_MAX = 50;
 /** A value that stood for less than this is not kept: counters would push out everything else. */
 const HISTORY_AFTER_MS = 1000;
-
-/** What a merging edit has made, for a caller whose answer got lost. */
-interface Done {
-  /** The edit's commit id. */
-  readonly id: string;
-  /** 0 = that of the record itself. */
-  readonly version: number;
-  readonly updatedAt: number;
-  /** Key, order, and what the merge made of it; null = as the edit says. */
-  readonly keys: readonly (readonly [VariableKey, number, string | null])[];
-}
-
-interface Merges {
-  readonly version: number;
-  readonly done: readonly Done[];
-}
-
-/** An execution has a few commits under way at once, and asks again for none that was answered. */
-const DONE_MAX = 16;
-const DONE_BYTES_MAX = 256 * 1024;
-
-/** The newest of them, as many as may be kept; always the very last. */
-function lastOf(done: readonly Done[]): Done[] {
-  const kept: Done[] = [];
-  let bytes = 0;
-  for (const one of [...done].reverse()) {
-    for (const [key, , text] of one.keys) bytes += bytesOf(key, text ?? '');
-    if (kept.length > 0 && (kept.length >= DONE_MAX || bytes > DONE_BYTES_MAX)) break;
-    kept.unshift(one);
-  }
-  return kept;
-}
 
 /** Keys that are merged: by which policy, and with what their writer had read. */
 type Merged = ReadonlyMap<
@@ -143,31 +110,18 @@ interface Changed {
   readonly isRepeated: boolean;
 }
 
-/** Changes under way in a namespace. */
-interface Gate {
-  readonly flights: Flights;
-  /** Those that wait included. */
-  count: number;
-  /** The one that is alone. */
-  alone: Promise<void> | undefined;
-}
-
 /** Variables of users and organisations. Values are JSON source text, interpreted by merge policies and schemas only. */
 export class Variables {
   readonly cache: VariableCache;
   readonly #store: Store;
   readonly #policies: MergePolicies;
   readonly #now: () => number;
-  readonly #quotaOf: (namespace: Namespace) => VariableQuota;
+  readonly #room: VariableRoom;
   readonly #constraints = new Constraints();
   #lastOrder = 0;
-  /** Changes that read first follow each other: of a hundred at once each would otherwise lose against the others. */
-  readonly #turns = new Map<string, Promise<unknown>>();
-  readonly #gates = new Map<string, Gate>();
+  readonly #turns = new NamespaceTurns();
   /** Namespaces whose deleted variables are being removed. */
   readonly #purging = new Set<string>();
-  /** Bytes and variables that commits under way will add. */
-  readonly #pending = new Map<string, { bytes: number; variables: number }>();
 
   constructor(
     store: Store,
@@ -178,7 +132,7 @@ export class Variables {
     this.#store = store;
     this.#policies = policies;
     this.#now = now;
-    this.#quotaOf = quotaOf;
+    this.#room = new VariableRoom(quotaOf);
     this.cache = new VariableCache(store);
   }
 
@@ -221,10 +175,10 @@ export class Variables {
       }),
     );
     if (merged.size > 0)
-      return await this.#inTurn(
+      return await this.#turns.inTurn(
         namespace,
         async () =>
-          await this.#beside(
+          await this.#turns.beside(
             namespace,
             false,
             async () => await this.#merge(namespace, edit, merged, origin),
@@ -449,7 +403,10 @@ export class Variables {
       }
       throw tooManyConflicts();
     };
-    return await this.#inTurn(namespace, async () => await this.#beside(namespace, false, work));
+    return await this.#turns.inTurn(
+      namespace,
+      async () => await this.#turns.beside(namespace, false, work),
+    );
   }
 
   /**
@@ -463,42 +420,11 @@ export class Variables {
     make: (present: Present) => Promise<Plan>,
     isAlone = false,
   ): Promise<Changed> {
-    return await this.#beside(
+    return await this.#turns.beside(
       namespace,
       isAlone,
       async () => await this.#planAndCommit(namespace, origin, commitId, make),
     );
-  }
-
-  /** Work on a namespace beside other such work, or, `isAlone`, when all that has begun is done and before any other begins. */
-  async #beside<T>(namespace: Namespace, isAlone: boolean, work: () => Promise<T>): Promise<T> {
-    const id = namespaceText(namespace);
-    const gate = this.#gates.get(id) ?? { flights: new Flights(), count: 0, alone: undefined };
-    this.#gates.set(id, gate);
-    gate.count++;
-    try {
-      while (gate.alone !== undefined) await gate.alone;
-      if (!isAlone) {
-        const flight = gate.flights.start();
-        try {
-          return await work();
-        } finally {
-          gate.flights.land(flight);
-        }
-      }
-      const done = gate.flights.landed().then(work);
-      gate.alone = done.then(
-        () => {},
-        () => {},
-      );
-      try {
-        return await done;
-      } finally {
-        gate.alone = undefined;
-      }
-    } finally {
-      if (--gate.count === 0) this.#gates.delete(id);
-    }
   }
 
   async #planAndCommit(
@@ -548,7 +474,7 @@ export class Variables {
           value: packRecord({ namespace, key: record.key }),
         });
     }
-    const release = this.#reserve(namespace, bytes, variables, cached);
+    const release = this.#room.reserve(namespace, bytes, variables, cached);
     try {
       return await this.#store.commit({ checks, ops, note, ...(id !== undefined && { id }) });
     } finally {
@@ -747,50 +673,6 @@ export class Variables {
     });
   }
 
-  async #inTurn<T>(namespace: Namespace, work: () => Promise<T>): Promise<T> {
-    const id = namespaceText(namespace);
-    const turn = (this.#turns.get(id) ?? Promise.resolve()).then(work);
-    const settled = turn.catch(() => {}); // the next one's turn, however this one ends
-    this.#turns.set(id, settled);
-    try {
-      return await turn;
-    } finally {
-      if (this.#turns.get(id) === settled) this.#turns.delete(id);
-    }
-  }
-
-  /** Takes room for what is about to be committed. Returns its release. @throws BridgeError `quota` when there is none */
-  #reserve(
-    namespace: Namespace,
-    bytes: number,
-    variables: number,
-    { variableBytes, variableCount }: { variableBytes: number; variableCount: number },
-  ): () => void {
-    const id = namespaceText(namespace);
-    const quota = this.#quotaOf(namespace);
-    const pending = this.#pending.get(id) ?? { bytes: 0, variables: 0 };
-    const total = variableBytes + pending.bytes + bytes;
-    if (bytes > 0 && total > quota.bytes)
-      throw new BridgeError(
-        'quota',
-        `the variables of ${id} would take ${total} bytes, of ${quota.bytes}: delete some first, or see: cronium quota set --help`,
-      );
-    const count = variableCount + pending.variables + variables;
-    if (variables > 0 && count > quota.variables)
-      throw new BridgeError(
-        'quota',
-        `${id} would have ${count} variables, of ${quota.variables}: delete some first, or see: cronium quota set --help`,
-      );
-    pending.bytes += Math.max(0, bytes);
-    pending.variables += Math.max(0, variables);
-    this.#pending.set(id, pending);
-    return () => {
-      pending.bytes -= Math.max(0, bytes);
-      pending.variables -= Math.max(0, variables);
-      if (pending.bytes === 0 && pending.variables === 0) this.#pending.delete(id);
-    };
-  }
-
   /** Later calls give larger numbers, across restarts too: milliseconds, with room for 1024 in each. */
   #nextOrder(): number {
     this.#lastOrder = Math.max(this.#lastOrder + 1, this.#now() * 1024);
@@ -823,40 +705,6 @@ const variableOf = (entry: Versioned): Variable => ({
 
 const changesOf = (records: readonly VariableRecord[], version: number): VariableChange[] =>
   records.map((record) => changeOf({ record, version }));
-
-function doneAgain({ version, updatedAt, keys }: Done, edit: Edit): Edited {
-  const texts = new Map(edit.set);
-  const changes = keys.map(([key, order, text]) => ({
-    key,
-    order,
-    updatedAt,
-    text: text ?? texts.get(key) ?? null,
-    version,
-  }));
-  return { version, changes };
-}
-
-function withoutHistory(record: VariableRecord): Omit<VariableRecord, 'history'> {
-  const kept: { history?: unknown } & Omit<VariableRecord, 'history'> = { ...record };
-  delete kept.history;
-  return kept;
-}
-
-/** Some are undefined. */
-const attributesOf = ({ type, schema, secret, expiresAt, metadata }: VariableRecord) => ({
-  type,
-  schema,
-  secret,
-  expiresAt,
-  metadata,
-});
-
-/** Without the members that are undefined: MessagePack has no such thing. */
-function defined<T extends object>(record: T): { [K in keyof T]: Exclude<T[K], undefined> } {
-  return Object.fromEntries(Object.entries(record).filter(([, value]) => value !== undefined)) as {
-    [K in keyof T]: Exclude<T[K], undefined>;
-  };
-}
 
 /** What `said` takes away must be named with undefined, or it would be kept. */
 function withAttributes(said: NonNullable<Setting['attributes']>): Partial<VariableRecord> {
