@@ -104,12 +104,26 @@ const isNotOpen = (error: unknown): boolean =>
   'code' in error &&
   /^LEVEL_(DATABASE|ITERATOR|SNAPSHOT)_NOT_OPEN$/.test(String(error.code));
 
+/** LevelDB met bytes it cannot make sense of: while it opened, or as late as when they were read. */
+export const isCorruption = (error: unknown): error is Error =>
+  error instanceof Error && (levelCode(error) ?? levelCode(error.cause)) === 'LEVEL_CORRUPTION';
+
+const levelCode = (error: unknown) =>
+  error instanceof Error &&
+  'code' in error &&
+  /^LEVEL_(CORRUPTION|LOCKED)$/.test(String(error.code))
+    ? error.code
+    : undefined;
+
+/** What LevelDB said of it, fit to be shown. */
+export const corruptionText = (error: Error) =>
+  printable(error.cause instanceof Error ? error.cause.message : error.message);
+
 export function storeError(error: unknown, directory?: string): BridgeError {
   if (error instanceof BridgeError) return error;
   const cause = error instanceof Error ? error.cause : undefined;
-  const code = cause instanceof Error && 'code' in cause ? cause.code : undefined;
   const where = directory === undefined ? 'the store' : `the store in ${directory}`;
-  if (code === 'LEVEL_LOCKED')
+  if (levelCode(cause) === 'LEVEL_LOCKED')
     return new BridgeError('busy', `${where} is in use by another server; stop that one first`, {
       cause: error,
     });
@@ -118,7 +132,10 @@ export function storeError(error: unknown, directory?: string): BridgeError {
       cause: error,
     });
   const text = cause instanceof Error ? cause.message : String(error);
-  if (code === 'LEVEL_CORRUPTION') return damagedBy(`cannot open ${where}: ${text}`, error);
+  if (isCorruption(error)) {
+    const what = directory === undefined ? 'cannot read' : 'cannot open';
+    return damagedBy(`${what} ${where}: ${corruptionText(error)}`, error);
+  }
   if (errnoCode(error) === 'ENOSPC')
     return new BridgeError(
       'no_space',

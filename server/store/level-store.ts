@@ -28,9 +28,9 @@ import {
   VALUE_OVERHEAD_BYTES_MAX,
 } from './store.js';
 import {
-  assertFormat,
   type Chain,
   damaged,
+  formatProblems,
   headProblems,
   lastLink,
   readChain,
@@ -153,9 +153,9 @@ export class LevelStore implements Store {
     try {
       key ??= options.integrityKey();
       head = HeadFile.open(headPath, key);
-      await assertFormat(db, directory);
+      const ofFormat = await formatProblems(db, directory);
       const chain = await readChain(db, key);
-      for (const problem of [...chain.problems, ...headProblems(head, chain)])
+      for (const problem of [...ofFormat, ...chain.problems, ...headProblems(head, chain)])
         if (!problems.includes(problem)) problems.push(problem);
       if (problems.length > 0 && !readOnly) throw damaged(directory, problems);
       const behindMs = chain.last.at - Date.now();

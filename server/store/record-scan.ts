@@ -2,7 +2,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import type { AbstractSnapshot } from 'abstract-level';
 import { RECORDS_FROM } from './internal-keys.js';
 import { decodeKey } from './key-bytes.js';
-import type { Db } from './level-db.js';
+import { corruptionText, type Db, isCorruption } from './level-db.js';
 import { type RecordTags, TagSum, tagOf } from './record-tags.js';
 
 /** What a full reading has found. */
@@ -10,6 +10,8 @@ export interface Scanned {
   readonly sum: TagSum;
   /** Records that are not what was stored under their key: how many of each family. */
   readonly damaged: ReadonlyMap<string, number>;
+  /** Why LevelDB could not read on: the records behind are not known. */
+  readonly stopped?: string;
 }
 
 const BATCH = 1000;
@@ -44,6 +46,9 @@ export async function scanRecords(
       options.progress?.(records);
       await turn();
     }
+  } catch (error) {
+    if (!isCorruption(error)) throw error;
+    return { sum, damaged, stopped: corruptionText(error) };
   } finally {
     await iterator.close();
   }

@@ -4,7 +4,7 @@ import type { StoreReport } from './check-process.js';
 import { decodeLink, GENESIS, KeptLinks, type Link } from './commit-chain.js';
 import { HeadFile } from './head-file.js';
 import { CHAIN, FORMAT, FORMAT_KEY, sequenceOf } from './internal-keys.js';
-import { complaintsOf, type Db, openDb } from './level-db.js';
+import { complaintsOf, corruptionText, type Db, isCorruption, openDb } from './level-db.js';
 import { scanRecords } from './record-scan.js';
 import { RecordTags, TagSum } from './record-tags.js';
 
@@ -41,14 +41,24 @@ export function damaged(directory: string, problems: readonly string[]): BridgeE
   );
 }
 
-/** Marks a new store. @throws BridgeError `invalid` for one that another version made */
-export async function assertFormat(db: Db, directory: string): Promise<void> {
-  const format = await db.get(FORMAT_KEY);
-  if (format?.equals(FORMAT) === true) return;
-  const [any] = await db.keys({ limit: 1 }).all();
+/**
+ * Marks a new store; tells why the mark of another cannot be read. @throws BridgeError `invalid` for one that another version
+ * made
+ */
+export async function formatProblems(db: Db, directory: string): Promise<string[]> {
+  let format: Buffer | undefined;
+  let any: Buffer | undefined;
+  try {
+    format = await db.get(FORMAT_KEY);
+    if (format?.equals(FORMAT) === true) return [];
+    [any] = await db.keys({ limit: 1 }).all();
+  } catch (error) {
+    if (!isCorruption(error)) throw error;
+    return [`its first records cannot be read: ${corruptionText(error)}`];
+  }
   if (format === undefined && any === undefined) {
     await db.put(FORMAT_KEY, FORMAT, { sync: true });
-    return;
+    return [];
   }
   throw new BridgeError(
     'invalid',
@@ -62,12 +72,12 @@ export async function readChain(db: Db, key: Buffer, snapshot?: AbstractSnapshot
   const macs = new Map<number, Buffer>();
   const problems: string[] = [];
   let last = NO_LINK;
-  for await (const [stored, value] of db.iterator({ ...CHAIN, ...(snapshot && { snapshot }) })) {
+  const read = (stored: Buffer, value: Buffer) => {
     const sequence = sequenceOf(stored);
     const link = decodeLink(key, sequence, value);
     if (link === undefined) {
       problems.push(`the record of commit group ${sequence} is not authentic`);
-      continue;
+      return;
     }
     if (last.sequence > 0 && sequence !== last.sequence + 1)
       problems.push(`commit groups ${last.sequence + 1} to ${sequence - 1} are missing`);
@@ -76,6 +86,15 @@ export async function readChain(db: Db, key: Buffer, snapshot?: AbstractSnapshot
     macs.set(sequence, link.mac);
     kept.add(link);
     last = link;
+  };
+  try {
+    for await (const link of db.iterator({ ...CHAIN, ...(snapshot && { snapshot }) }))
+      read(...link);
+  } catch (error) {
+    if (!isCorruption(error)) throw error;
+    problems.push(
+      `the commit groups after ${last.sequence} cannot be read: ${corruptionText(error)}`,
+    );
   }
   return { last, kept, macOf: (sequence) => macs.get(sequence), problems };
 }
@@ -112,11 +131,16 @@ export async function recordProblems(
   expected: TagSum,
   options: Parameters<typeof scanRecords>[2],
 ): Promise<string[]> {
-  const { sum, damaged: bad } = await scanRecords(db, tags, options);
+  const { sum, damaged: bad, stopped } = await scanRecords(db, tags, options);
   const problems = [...bad].map(
     ([family, count]) =>
       `${count} ${count === 1 ? 'record' : 'records'} of family ${family} not authentic`,
   );
+  if (stopped !== undefined)
+    return [
+      ...problems,
+      `it cannot be read on after ${sum.count} of ${expected.count} records: ${stopped}`,
+    ];
   if (sum.equals(expected)) return problems;
   const lost = expected.count - sum.count;
   if (lost > 0) problems.push(`${lost} of ${expected.count} records missing`);
@@ -134,9 +158,9 @@ export async function checkDatabase(
 ): Promise<StoreReport> {
   const db = await openDb(directory, false);
   try {
-    await assertFormat(db, directory);
+    const problems = await formatProblems(db, directory);
     const chain = await readChain(db, key);
-    const problems = [...chain.problems];
+    problems.push(...chain.problems);
     if (hasHead) {
       using head = HeadFile.open(`${directory}.head`, key);
       problems.push(...headProblems(head, chain));
