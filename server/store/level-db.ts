@@ -104,16 +104,22 @@ const isNotOpen = (error: unknown): boolean =>
   'code' in error &&
   /^LEVEL_(DATABASE|ITERATOR|SNAPSHOT)_NOT_OPEN$/.test(String(error.code));
 
-/** LevelDB met bytes it cannot make sense of: while it opened, or as late as when they were read. */
-export const isCorruption = (error: unknown): error is Error =>
-  error instanceof Error && (levelCode(error) ?? levelCode(error.cause)) === 'LEVEL_CORRUPTION';
+/** What LevelDB says of a table whose end or which itself is missing. */
+const PART_IS_MISSING = /: (Invalid argument|No such file or directory)$/;
+
+/** LevelDB met bytes it cannot make sense of, or none: while it opened, or as late as when they were read. */
+export function isCorruption(error: unknown): error is Error {
+  for (const one of [error, error instanceof Error ? error.cause : undefined]) {
+    const code = levelCode(one);
+    if (code === 'LEVEL_CORRUPTION') return true;
+    if (code === 'LEVEL_IO_ERROR' && one instanceof Error && PART_IS_MISSING.test(one.message))
+      return true;
+  }
+  return false;
+}
 
 const levelCode = (error: unknown) =>
-  error instanceof Error &&
-  'code' in error &&
-  /^LEVEL_(CORRUPTION|LOCKED)$/.test(String(error.code))
-    ? error.code
-    : undefined;
+  error instanceof Error && 'code' in error ? error.code : undefined;
 
 /** What LevelDB said of it, fit to be shown. */
 export const corruptionText = (error: Error) =>
