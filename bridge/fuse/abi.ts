@@ -165,3 +165,5 @@ export const POLL_SCHEDULE_NOTIFY = 1 << 0;
 /** enum fuse_notify_code */
 export const NOTIFY_POLL = 1;
 export const NOTIFY_INVAL_ENTRY = 3;
+/** Linux 6.9 */
+export const NOTIFY_RESEND = 7;

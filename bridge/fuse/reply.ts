@@ -30,6 +30,13 @@ export class Reply {
     this.#words[3] = uniqueHigh;
   }
 
+  /** Says what `answer`, to another request, said. */
+  copy(answer: Uint8Array): void {
+    this.bytes.set(answer.subarray(4, 8), 4);
+    this.bytes.set(answer.subarray(OUT_HEADER_BYTES), OUT_HEADER_BYTES);
+    this.length = answer.byteLength;
+  }
+
   /** Turns the reply into a failure; `errno` is positive. */
   fail(errno: number): void {
     this.length = OUT_HEADER_BYTES;

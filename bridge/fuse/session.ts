@@ -1,5 +1,6 @@
 import { constants } from 'node:os';
 import { EINTR as INTERRUPTED } from '#bridge/vfs/fs-error.js';
+import { uniqueOf } from '#bridge/vfs/journal.js';
 import { fateOf } from '#bridge/vfs/process-family.js';
 import type { Volume } from '#bridge/vfs/volume.js';
 import {
@@ -8,10 +9,12 @@ import {
   KERNEL_MAJOR,
   KERNEL_MINOR,
   KERNEL_MINOR_MIN,
+  NOTIFY_RESEND,
   nameOf,
   OPERATION_NAMES,
   OPERATIONS,
   type OperationName,
+  OUT_HEADER_BYTES,
 } from './abi.js';
 import { Channel } from './channel.js';
 import type { Driver, DriverLog } from './driver.js';
@@ -21,6 +24,24 @@ import { type Finish, type Handler, handlersFor } from './handlers.js';
 import { Invalidation } from './invalidation.js';
 import { Reply } from './reply.js';
 import { Request } from './request.js';
+
+/** Bit 63 of a request's number: it was sent to a process before this one. */
+const RESENT = 0x8000_0000;
+
+/** What a process that takes a mount over knows from the one before. */
+export interface TakenOver {
+  /** By the kernel's number of a request, what it was answered; undefined bytes stand for "done". */
+  readonly answers: ReadonlyMap<bigint, Uint8Array | undefined>;
+}
+
+export interface SessionOptions {
+  /** Flags to leave out, as if the kernel did not have them. */
+  readonly without?: readonly InitFlag[];
+  /** The kernel has been answered its INIT by an earlier process. */
+  readonly takenOver?: TakenOver;
+  /** Called before INIT is answered. `canResend`: another process can take the mount over. */
+  readonly onNegotiated?: (canResend: boolean) => void;
+}
 
 /** Largest write and read: 256 pages, the kernel's own limit. */
 const IO_BYTES_MAX = 1024 * 1024;
@@ -56,12 +77,15 @@ const EXIT_WAIT_MS = 1_000;
 interface Waiting {
   readonly low: number;
   readonly high: number;
+  readonly node: number;
   readonly pid: number;
   readonly opcode: number;
   /** Set when any signal ends the wait; otherwise only the death of the process does. */
   readonly interrupt: AbortController | undefined;
   /** performance.now() */
   readonly since: number;
+  /** Lets the journal have what the request changed. */
+  readonly release: (() => void) | undefined;
   /** A signal has come that did not end it. */
   wasInterrupted?: true;
 }
@@ -80,6 +104,8 @@ export class FuseSession implements Driver {
   readonly #waiting = new Map<number, Waiting>();
   readonly #fairShare: FairShare;
   readonly #wanted: readonly InitFlag[];
+  readonly #onNegotiated: (canResend: boolean) => void;
+  readonly #answers: ReadonlyMap<bigint, Uint8Array | undefined>;
   #fateCheck: NodeJS.Timeout | undefined;
   #started: () => void = () => {};
   #isStarted = false;
@@ -90,14 +116,13 @@ export class FuseSession implements Driver {
   readonly ended: Promise<Error | undefined>;
 
   /**
-   * `fd` is /dev/fuse after mount(2): reading before gives EPERM. The session owns it and closes it at its end. `without`:
-   * flags to leave out, as if the kernel did not have them.
+   * `fd` is /dev/fuse after mount(2): reading before gives EPERM. The session owns it and closes it at its end.
    */
   constructor(
     fd: number,
     volume: Volume,
     log: DriverLog,
-    { without = [] }: { without?: readonly InitFlag[] } = {},
+    { without = [], takenOver, onNegotiated = () => {} }: SessionOptions = {},
   ) {
     this.#volume = volume;
     this.#log = log;
@@ -120,6 +145,19 @@ export class FuseSession implements Driver {
       (error) => this.#end(error),
     );
     volume.kernel = new Invalidation(this.#channel);
+    this.#onNegotiated = onNegotiated;
+    this.#answers = takenOver?.answers ?? new Map<bigint, Uint8Array | undefined>();
+    if (takenOver !== undefined) this.#takeOver();
+  }
+
+  /** What was read and not answered by the process before is sent again. */
+  #takeOver(): void {
+    const message = Buffer.alloc(OUT_HEADER_BYTES);
+    message.writeUInt32LE(OUT_HEADER_BYTES, 0);
+    message.writeInt32LE(NOTIFY_RESEND, 4);
+    void this.#volume.background(async () => await this.#channel.notify(message));
+    this.#isStarted = true;
+    this.#started();
   }
 
   close(): void {
@@ -171,7 +209,13 @@ export class FuseSession implements Driver {
     const low = request.uniqueLow;
     const high = request.uniqueHigh;
     const handler = this.#handlers[opcode];
+    // What nobody asked for, so that from here on all that is marked is of this request.
+    if (this.#volume.dirtyJournals.size > 0) this.#volume.flushJournals();
     reply.begin(low, high);
+    if ((high & RESENT) !== 0 && this.#answersAgain(low, high)) {
+      this.#send();
+      return;
+    }
     if (handler === undefined) reply.fail(ENOSYS);
     else {
       const { pid } = request;
@@ -183,19 +227,39 @@ export class FuseSession implements Driver {
           const tree = this.#volume.inodes.get(request.node)?.tree;
           if (tree !== undefined) this.#fairShare.charge(tree, request.length);
           const since = performance.now();
-          this.#defer(answer, { low, high, pid, opcode, interrupt, since });
+          // Names that are changed before their commit is known may be changed back.
+          const release = tree?.journal?.isDirty === true ? tree.journal.hold() : undefined;
+          const { node } = request;
+          this.#defer(answer, { low, high, node, pid, opcode, interrupt, since, release });
           return;
         }
       } catch (error) {
         reply.fail(this.#errno(error, opcode));
       }
     }
+    reply.end();
+    this.#note(request.node, low, high);
     const tree = this.#volume.inodes.get(request.node)?.tree;
     if (tree !== undefined) {
-      reply.end();
       if (this.#fairShare.parks(tree, request.length, reply.bytes, reply.length)) return;
     }
     this.#send();
+  }
+
+  /** What a request changed is in the journal before it is answered, and the answer along with it. */
+  #note(node: number, low: number, high: number): void {
+    if (this.#volume.dirtyJournals.size === 0) return;
+    const { bytes, length } = this.#reply;
+    this.#volume.flushJournals(node, { low, high, bytes, length });
+  }
+
+  /** It was done, and perhaps answered, by an earlier process: doing it twice is not doing it once. */
+  #answersAgain(low: number, high: number): boolean {
+    const unique = uniqueOf(low, high);
+    if (!this.#answers.has(unique)) return false;
+    const answer = this.#answers.get(unique);
+    if (answer !== undefined) this.#reply.copy(answer);
+    return true;
   }
 
   #defer(later: Promise<Finish>, waiting: Waiting): void {
@@ -203,11 +267,14 @@ export class FuseSession implements Driver {
     this.#waiting.set(key, waiting);
     this.#fateCheck ??= setInterval(() => this.#checkFates(), FATE_CHECK_MS);
     const settle = (fill: (reply: Reply) => void) => {
+      waiting.release?.();
       // Interrupted meanwhile: it has had its answer, and what it started went on without it.
       if (this.#waiting.get(key) !== waiting) return;
       this.#waiting.delete(key);
       this.#reply.begin(waiting.low, waiting.high);
       fill(this.#reply);
+      this.#reply.end();
+      this.#note(waiting.node, waiting.low, waiting.high);
       this.#send();
     };
     later.then(
@@ -314,6 +381,8 @@ export class FuseSession implements Driver {
     out.writeUInt16LE(MAX_PAGES, 28);
     out.writeUInt32LE(granted[1] ?? 0, 32);
     reply.data(out);
+    // Any process may take over from the first request on.
+    this.#onNegotiated(((granted[1] ?? 0) & (1 << (INIT_BITS.HAS_RESEND & 31))) !== 0);
     this.#send();
     this.#log.info({ minor, flags: granted.map((word) => word.toString(16)) }, 'kernel connected');
     this.#isStarted = true;

@@ -2,9 +2,12 @@ import { constants } from 'node:fs';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { asBridgeError, BridgeError, CODES } from '#bridge/wire/errors.js';
 import { isJson, JsonScan } from '#bridge/wire/json-source.js';
-import { DocumentDraft, type OwnBytes } from './draft.js';
+import { DocumentDraft, type DraftRecord, type OwnBytes } from './draft.js';
 import type { Caller } from './inode.js';
+import type { JournalRecord } from './journal-file.js';
 import { DOCUMENT_BYTES_MAX, type Document, type Draft, type RegularFile } from './regular-file.js';
+import type { Tree } from './tree.js';
+import type { DocumentName } from './work-directory.js';
 
 const { O_RDONLY, O_WRONLY, O_TRUNC } = constants;
 const O_ACCMODE = 3; // asm-generic/fcntl.h
@@ -14,6 +17,14 @@ export const NOBODY: Caller = { uid: 0, gid: 0, pid: 0 };
 
 /** A larger document is scanned in pieces of this size, with a turn for other requests in between. */
 export const SLICE_BYTES = 256 * 1024;
+
+/** What is known of a file as a document; see BaseDocument's fields. */
+export interface FileRecord {
+  readonly committed?: number;
+  readonly refused?: number;
+  readonly invalid?: number;
+  readonly isLastStored?: true;
+}
 
 /** Common to the documents that are stored: which content counts, and what is under way. */
 export abstract class BaseDocument implements Document {
@@ -32,18 +43,98 @@ export abstract class BaseDocument implements Document {
   /** While a large document is scanned and stored: who closes later is stored later. */
   #tail: Promise<unknown> | undefined;
   readonly #isStrict: boolean;
+  readonly name: DocumentName;
+  readonly #tree: Tree;
   /** For the execution's warnings, in the words of the legacy executor. */
   protected readonly warn: (text: string) => void;
 
   /** `isStrict`: what is no valid document is refused at close(2). */
-  constructor(isStrict: boolean, warn: (text: string) => void) {
+  constructor(name: DocumentName, tree: Tree, isStrict: boolean, warn: (text: string) => void) {
+    this.name = name;
+    this.#tree = tree;
     this.#isStrict = isStrict;
     this.warn = warn;
   }
 
+  // --- what a process that takes over must know ---------------------------------------------------------------------
+
+  /** A journal is begun anew. */
+  startRecords(): void {}
+
+  /** Everything but the files' and the handles' records. */
+  abstract records(): Iterable<JournalRecord>;
+
+  /** All that an earlier process left has been taken over. */
+  restored(): void {}
+
+  protected note(record: JournalRecord): void {
+    this.#tree.journal?.note(record);
+  }
+
+  protected get isJournaled(): boolean {
+    return this.#tree.journal !== undefined;
+  }
+
+  /** What is noted must be safe before something outside follows from it. */
+  protected flushNotes(): void {
+    this.#tree.journal?.flush();
+  }
+
+  fileRecord(file: RegularFile): FileRecord {
+    const committed = this.#committed.get(file);
+    const refused = this.#refused.get(file);
+    const invalid = this.#invalid.get(file);
+    return {
+      ...(committed !== undefined && { committed }),
+      ...(refused !== undefined && { refused }),
+      ...(invalid !== undefined && { invalid }),
+      ...(this.#lastStored === file && { isLastStored: true }),
+    };
+  }
+
+  restoreFile(file: RegularFile, record: FileRecord): void {
+    file.document = this;
+    const set = (map: WeakMap<RegularFile, number>, version: number | undefined) =>
+      version === undefined ? map.delete(file) : map.set(file, version);
+    set(this.#committed, record.committed);
+    set(this.#refused, record.refused);
+    set(this.#invalid, record.invalid);
+    if (record.isLastStored === true) this.#lastStored = file;
+  }
+
+  protected fileChanged(file: RegularFile): void {
+    if (this.isJournaled) this.note(['F', file.id, this.name, this.fileRecord(file)]);
+  }
+
+  draftRecord(draft: Draft): unknown {
+    return draft instanceof DocumentDraft ? [draft.record, this.draftState(draft)] : null;
+  }
+
+  /** A handle of an earlier process. */
+  restoreDraft(file: RegularFile, id: number, record: DraftRecord): DocumentDraft {
+    const draft = DocumentDraft.restore(this, file, id, record, this.#ownBytes);
+    if (draft.isWritable) this.#drafts.add(draft);
+    return draft;
+  }
+
+  /** Counters and base changed; what was written through the handle is noted write by write. */
+  protected draftChanged(draft: DocumentDraft): void {
+    if (this.isJournaled && draft.id !== 0) this.note(['h', draft.id, ...this.draftState(draft)]);
+  }
+
+  protected draftState(draft: DocumentDraft): readonly unknown[] {
+    return [draft.storedChanges];
+  }
+
+  restoreDraftState(draft: DocumentDraft, [stored]: readonly unknown[]): void {
+    draft.storedUpTo(stored as number);
+  }
+
+  // --- what happens to its files ------------------------------------------------------------------------------------
+
   opened(file: RegularFile, flags: number, caller: Caller): Draft {
     const access = flags & O_ACCMODE;
-    const draft = new DocumentDraft(file, access !== O_RDONLY, this.#ownBytes);
+    const draft = new DocumentDraft(this, file, access !== O_RDONLY, this.#ownBytes);
     this.noticed(file, draft, access !== O_WRONLY && (flags & O_TRUNC) === 0, caller);
     if (access !== O_RDONLY) this.#drafts.add(draft);
     return draft;
@@ -69,7 +160,8 @@ export abstract class BaseDocument implements Document {
     if (draft === undefined && !this.isDirty(file)) return undefined;
     const content = this.#candidate(file, draft);
     const version = file.contentVersion;
-    const takeBack = draft?.committing();
+    const committing = draft?.committing();
+    const takeBack = committing?.takeBack;
     const store = this.prepare(file, draft, caller);
     const document = new JsonScan(content, this.scanKind);
     let storing: Promise<boolean>;
@@ -96,15 +188,24 @@ export abstract class BaseDocument implements Document {
     }
     const done = storing.then(
       (isStored) => {
-        if (isStored) this.#lastStored = file;
-        if (!isStored) takeBack?.();
-        else if (draft === undefined || draft.isAlone || !this.hasDirtyDrafts)
+        if (!isStored) {
+          takeBack?.();
+          return;
+        }
+        const before = this.#lastStored;
+        this.#lastStored = file;
+        if (before !== undefined && before !== file) this.fileChanged(before);
+        committing?.stored();
+        if (draft !== undefined) this.draftChanged(draft);
+        if (draft === undefined || draft.isAlone || !this.hasDirtyDrafts)
           this.markCommitted(file, version);
+        else this.fileChanged(file);
       },
       (error: unknown) => {
         takeBack?.();
         if (!CODES[asBridgeError(error).code].retry) this.#refused.set(file, version);
         if (error instanceof NoDocument) this.#invalid.set(file, version);
+        this.fileChanged(file);
         throw error;
       },
     );
@@ -176,10 +277,12 @@ export abstract class BaseDocument implements Document {
   /** The content of `file` counts as new. */
   protected markDirty(file: RegularFile): void {
     this.#committed.delete(file);
+    this.fileChanged(file);
   }
 
   protected markCommitted(file: RegularFile, version = file.contentVersion): void {
     this.#committed.set(file, Math.max(this.#committed.get(file) ?? -1, version));
+    this.fileChanged(file);
   }
 
   /** A handle was opened; `reads` when its process sees the content. */

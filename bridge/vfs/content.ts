@@ -5,6 +5,8 @@ import {
   ftruncateSync,
   openSync,
   readSync,
+  type Stats,
+  statSync,
   unlinkSync,
   writeSync,
 } from 'node:fs';
@@ -28,9 +30,26 @@ export const FILE_BYTES_MAX = 8 * 1024 ** 4;
 /** Zeroed at once: it takes no longer than a large write. */
 const ZERO_BYTES_MAX = 1024 * 1024;
 
+/** A file with more ranges than this is looked through when another process takes over, instead of noting them at every write. */
+const BOUNDS_NOTED_MAX = 512;
+
+/** Looking through more would take longer than anybody waits. */
+const SCAN_BYTES_MAX = 16 * 1024 ** 3;
+
 /** linux/fs.h */
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
+
+/** What cannot be told from the backing file. */
+export interface ContentRecord {
+  /** Whether there is a backing file; its size is the file's. */
+  readonly backed: boolean;
+  /** Without one. */
+  readonly size?: number;
+  /** Bounds of ranges in pages. Without `written` the backing file has no holes; `null`: too many to say. */
+  readonly written?: readonly number[] | null;
+  readonly reserved?: readonly number[];
+}
 
 /**
  * The bytes of one regular file: in a backing file on the host, made at the first byte, with holes where nothing was
@@ -45,6 +64,8 @@ export class Content {
   #reserved: Extents | undefined;
   /** While a hole is being made: pages that were written meanwhile. */
   #rewritten: Extents | undefined;
+  /** What was noted last about holes. */
+  #noted: 'plain' | 'holes' | 'scan' = 'plain';
 
   /** `inode` names the backing file. */
   constructor(inode: Inode) {
@@ -90,7 +111,40 @@ export class Content {
     const until = Math.ceil((offset + written) / PAGE_BYTES);
     this.#take(this.#written, first, until);
     this.#rewritten?.add(first, until);
+    this.#note();
     return written;
+  }
+
+  /** For the journal. */
+  get record(): ContentRecord {
+    const written = this.#written.bounds;
+    const reserved = this.#reserved?.bounds ?? [];
+    const isPlain = this.#holes === 'plain';
+    return {
+      backed: this.#backed,
+      ...(!this.#backed && this.#size > 0 && { size: this.#size }),
+      ...(!isPlain && { written: written.length > BOUNDS_NOTED_MAX ? null : written }),
+      ...(reserved.length > 0 && { reserved }),
+    };
+  }
+
+  /** Takes over what an earlier process left. Returns the backing file's state. @throws host errors: ENOENT when it is missing */
+  restore({ backed, size = 0, written, reserved = [] }: ContentRecord): Stats | undefined {
+    const path = this.#inode.tree.backingPath(this.#inode);
+    // The first byte may have come after the last record.
+    const stats = statSync(path, { throwIfNoEntry: backed });
+    this.#backed = stats !== undefined;
+    this.#size = stats?.size ?? size;
+    const pages = Math.ceil(this.#size / PAGE_BYTES);
+    if (written === null) this.#scan(pages);
+    else
+      for (const [from, to] of pairs(written ?? (this.#backed ? [0, pages] : [])))
+        this.#take(this.#written, from, to);
+    if (reserved.length > 0) this.#reserved = new Extents();
+    for (const [from, to] of pairs(reserved))
+      if (this.#reserved !== undefined) this.#take(this.#reserved, from, to);
+    this.#noted = this.#holes;
+    return stats;
   }
 
   /** @throws FsError EINVAL, EFBIG */
@@ -100,6 +154,7 @@ export class Content {
     if (this.#backed) ftruncateSync(this.#fd(), size);
     if (size <= this.#size) this.#give(Math.ceil(size / PAGE_BYTES), Number.POSITIVE_INFINITY);
     this.#size = size;
+    this.#note();
   }
 
   /** fallocate(2) without a hole: takes the room now. @throws FsError ENOSPC, EFBIG */
@@ -111,9 +166,11 @@ export class Content {
     if (last - first - this.#covered(first, last) > this.#roomPages) throw ENOSPC;
     this.#reserved ??= new Extents();
     this.#take(this.#reserved, first, last);
-    if (keepSize || end <= this.#size) return;
-    if (this.#backed) ftruncateSync(this.#fd(), end);
-    this.#size = end;
+    if (!keepSize && end > this.#size) {
+      if (this.#backed) ftruncateSync(this.#fd(), end);
+      this.#size = end;
+    }
+    this.#note();
   }
 
   /**
@@ -132,6 +189,7 @@ export class Content {
     }
     if (last <= first) return;
     this.#giveReserved(first, last);
+    this.#note();
     if (this.#written.covered(first, last) === 0) return;
     const { tree } = this.#inode;
     const sizePages = Math.ceil(this.#size / PAGE_BYTES);
@@ -153,6 +211,7 @@ export class Content {
       this.#give(page, Math.min(kept, last));
       page = rewritten.nextUncovered(kept);
     }
+    this.#note();
   }
 
   /** lseek(2) SEEK_DATA and SEEK_HOLE, in pages as tmpfs has it. @throws FsError ENXIO, EINVAL */
@@ -268,14 +327,49 @@ export class Content {
     }
   }
 
+  get #holes(): 'plain' | 'holes' | 'scan' {
+    const reserved = this.#reserved?.total ?? 0;
+    if (reserved === 0 && this.#written.total === Math.ceil(this.#size / PAGE_BYTES))
+      return 'plain';
+    return this.#written.bounds.length > BOUNDS_NOTED_MAX ? 'scan' : 'holes';
+  }
+
+  /** Where the holes are can be seen by nobody else; a file without any is noted once. */
+  #note(): void {
+    const holes = this.#holes;
+    if (holes === 'holes' || holes !== this.#noted) this.#inode.attributesChanged();
+    this.#noted = holes;
+  }
+
+  /** A page of zeros counts as a hole: it reads the same. @throws FsError EFBIG */
+  #scan(pages: number): void {
+    if (this.#size > SCAN_BYTES_MAX) throw EFBIG;
+    const buffer = Buffer.allocUnsafe(ZEROS.length);
+    for (let page = 0; page < pages; page += buffer.length / PAGE_BYTES) {
+      const read = readSync(this.#fd(), buffer, 0, buffer.length, page * PAGE_BYTES);
+      for (let at = 0; at < read; at += PAGE_BYTES) {
+        const end = Math.min(at + PAGE_BYTES, read);
+        if (buffer.compare(ZEROS, 0, end - at, at, end) === 0) continue;
+        const found = page + at / PAGE_BYTES;
+        this.#take(this.#written, found, found + 1);
+      }
+    }
+  }
+
   #fd(): number {
-    const fd = this.#inode.tree.backingFd(this.#inode);
+    const { tree } = this.#inode;
+    const fd = tree.backingFd(this.#inode);
     if (!this.#backed) {
       this.#backed = true;
+      tree.journal?.inodeLater(this.#inode);
       if (this.#size > 0) ftruncateSync(fd, this.#size);
     }
     return fd;
   }
+}
+
+function* pairs(bounds: readonly number[]): Iterable<readonly [number, number]> {
+  for (let i = 0; i + 1 < bounds.length; i += 2) yield [bounds[i] ?? 0, bounds[i + 1] ?? 0];
 }
 
 const ZEROS = Buffer.alloc(ZERO_BYTES_MAX);

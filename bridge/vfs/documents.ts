@@ -1,7 +1,10 @@
 import type { RunHost } from '#bridge/client/runtime.js';
 import type { Variable, VariableChange } from '#bridge/wire/protocol.js';
+import type { BaseDocument, FileRecord } from './base-document.js';
+import type { DocumentDraft, DraftRecord } from './draft.js';
 import { Directory, type Inode, Symlink } from './inode.js';
-import { RegularFile } from './regular-file.js';
+import { JournalDamaged, type JournalRecord } from './journal-file.js';
+import { type OpenFile, RegularFile } from './regular-file.js';
 import { ConditionDocument, OutputDocument } from './result-documents.js';
 import { VariablesDocument } from './variables-document.js';
 import type { Volume } from './volume.js';
@@ -22,6 +25,8 @@ export interface Start {
   readonly variables: readonly Variable[];
   /** Keys with a merge policy, whether they exist or not. */
   readonly merged: readonly string[];
+  /** The id of the one commit of an on-success execution; chosen when there is none. */
+  readonly pendingId?: string;
 }
 
 /** What an execution's files amounted to. Values are JSON source text. */
@@ -37,6 +42,25 @@ export interface Outcome {
   readonly warnings: readonly string[];
 }
 
+/** What is already there when documents are restored. */
+export interface RestoreFinder {
+  /** Undefined when it is gone. */
+  file(inodeId: number): RegularFile | undefined;
+  opened(handle: OpenFile): void;
+}
+
+/** H handle, file, flags, document, draft · W handle, offset, bytes · L handle, length · h handle, state · Y handle: closed */
+interface HandleRecords {
+  readonly opened: readonly unknown[];
+  readonly later: JournalRecord[];
+}
+
+function lastOf(records: readonly JournalRecord[], kind: string): Map<unknown, JournalRecord> {
+  const last = new Map<unknown, JournalRecord>();
+  for (const record of records) if (record[0] === kind) last.set(record[1], record);
+  return last;
+}
+
 /** Warnings an execution may collect; a script that loops over a refused write must not fill memory. */
 const WARNINGS_MAX = 1000;
 
@@ -47,6 +71,7 @@ export class Documents {
   readonly #output: OutputDocument;
   readonly #condition: ConditionDocument;
   readonly #warnings = new Set<string>();
+  readonly #warn: (text: string) => void;
 
   constructor(
     volume: Volume,
@@ -59,18 +84,90 @@ export class Documents {
     const warn = (text: string) => {
       if (this.#warnings.has(text) || this.#warnings.size >= WARNINGS_MAX) return;
       this.#warnings.add(text);
+      root.tree.journal?.note(['w', text]);
       void volume.background(async () => await runtime.warned(text));
     };
     this.#variables = new VariablesDocument(volume, root, runtime, policy, start, warn);
-    this.#output = new OutputDocument(runtime, policy, warn);
-    this.#condition = new ConditionDocument(runtime, policy, warn);
+    this.#output = new OutputDocument(root.tree, runtime, policy, warn);
+    this.#condition = new ConditionDocument(root.tree, runtime, policy, warn);
+    this.#warn = warn;
     root.work.documents = {
       'variables.json': this.#variables,
       'output.json': this.#output,
       'condition.json': this.#condition,
     };
-    const rendered = this.#variables.render(); // there when this returns; only the kernel hears later
+  }
+
+  /** Puts variables.json there; only the kernel hears of it after this has returned. */
+  start(volume: Volume): void {
+    const rendered = this.#variables.render();
     void volume.background(async () => await rendered);
+  }
+
+  /** For the execution's warnings. */
+  warn(text: string): void {
+    this.#warn(text);
+  }
+
+  get #all(): readonly BaseDocument[] {
+    return [this.#variables, this.#output, this.#condition];
+  }
+
+  /** A journal is begun anew: from now on it needs everything again. */
+  startRecords(): void {
+    for (const document of this.#all) document.startRecords();
+  }
+
+  *records(): Iterable<JournalRecord> {
+    for (const document of this.#all) yield* document.records();
+    for (const text of this.#warnings) yield ['w', text];
+  }
+
+  /** `drafts` takes what is restored, by handle. @throws JournalDamaged */
+  restore(records: readonly JournalRecord[], find: RestoreFinder): void {
+    const handles = new Map<number, HandleRecords>();
+    for (const record of records) {
+      const [kind, id, ...what] = record;
+      if (kind === 'w') this.#warnings.add(id as string);
+      if (kind === 'O') this.#output.restore(id as string | null, what[0] as string | null);
+      if (kind === 'N') this.#condition.value = id as boolean | null;
+      if (kind === 'H') handles.set(id as number, { opened: what, later: [] });
+      if (kind === 'W' || kind === 'L' || kind === 'h')
+        handles.get(id as number)?.later.push(record);
+      if (kind === 'Y') handles.delete(id as number);
+    }
+    const drafts = new Map<number, DocumentDraft>();
+    const states: (() => void)[] = [];
+    for (const [id, { opened, later }] of handles) {
+      const [inodeId, flags, name, draftRecord] = opened;
+      const [record, state] = draftRecord as [DraftRecord, readonly unknown[]];
+      const document = this.#named(name);
+      const file = find.file(inodeId as number);
+      if (file === undefined) throw new JournalDamaged(`it has a handle, and not its file`);
+      const draft = document.restoreDraft(file, id, record);
+      drafts.set(id, draft);
+      find.opened({ id, file, flags: flags as number, draft, wrote: false });
+      let last = state;
+      for (const [kind, , ...what] of later) {
+        if (kind === 'W') draft.wrote(Buffer.from(what[1] as string, 'base64'), what[0] as number);
+        else if (kind === 'L') draft.truncated(what[0] as number);
+        else last = what;
+      }
+      states.push(() => document.restoreDraftState(draft, last));
+    }
+    this.#variables.restore(records, (id) => drafts.get(id));
+    for (const restore of states) restore();
+    for (const [, inodeId, name, record] of lastOf(records, 'F').values()) {
+      const file = name === null ? undefined : find.file(inodeId as number);
+      if (file !== undefined) this.#named(name).restoreFile(file, record as FileRecord);
+    }
+    for (const document of this.#all) document.restored();
+  }
+
+  #named(name: unknown): BaseDocument {
+    const document = this.#all.find((one) => one.name === name);
+    if (document === undefined) throw new JournalDamaged(`it names a document ${String(name)}`);
+    return document;
   }
 
   /** Changes committed by others. */

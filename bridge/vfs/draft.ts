@@ -1,10 +1,20 @@
-import { DOCUMENT_BYTES_MAX, type Draft, type RegularFile } from './regular-file.js';
+import { DOCUMENT_BYTES_MAX, type Document, type Draft, type RegularFile } from './regular-file.js';
 
 /**
  * Memory that the drafts of one document may take together; a handle beyond it is no longer followed write by write, and the
  * shared content counts for it. Two writers of the largest document at once still fit.
  */
 const OWN_BYTES_MAX = 2 * DOCUMENT_BYTES_MAX;
+
+/** What a draft has come to, for whoever takes over from this process. */
+export interface DraftRecord {
+  readonly start: number;
+  readonly changes: number;
+  readonly stored: number;
+  readonly isWritable: boolean;
+  /** Base64. */
+  readonly own?: string;
+}
 
 /** What the drafts of one document have taken so far. */
 export interface OwnBytes {
@@ -17,21 +27,29 @@ export interface OwnBytes {
  */
 export class DocumentDraft implements Draft {
   readonly file: RegularFile;
+  readonly document: Document;
   /** What this handle alone would have made of the file; undefined when it did not start from an empty file. */
   #own: Buffer | undefined;
   #ownSize = 0;
-  readonly #startVersion: number;
+  #startVersion: number;
   #changes = 0;
   #committedChanges = 0;
   #triedChanges = 0;
+  /** What a commit that has ended well took. */
+  #storedChanges = 0;
+  readonly isWritable: boolean;
+  /** The handle's number. */
+  id = 0;
   readonly #budget: OwnBytes;
   /** The commit that carries what was written last; undefined when none is under way. */
   underWay: Promise<void> | undefined;
 
-  constructor(file: RegularFile, writable: boolean, budget: OwnBytes) {
+  constructor(document: Document, file: RegularFile, writable: boolean, budget: OwnBytes) {
+    this.document = document;
     this.file = file;
     this.#budget = budget;
     this.#startVersion = file.contentVersion;
+    this.isWritable = writable;
     if (writable && file.size === 0) this.#own = Buffer.alloc(0);
   }
 
@@ -77,14 +95,63 @@ export class DocumentDraft implements Draft {
     this.#forget();
   }
 
-  /** Marks what was written so far as committed; the returned function takes that back after a failure. */
-  committing(): () => void {
+  /** Marks what was written so far as committed, until it is known whether it is. */
+  committing(): { readonly stored: () => void; readonly takeBack: () => void } {
     const before = this.#committedChanges;
-    this.#committedChanges = this.#changes;
-    this.#triedChanges = this.#changes;
-    return () => {
-      this.#committedChanges = Math.min(before, this.#committedChanges);
+    const changes = this.#changes;
+    this.#committedChanges = changes;
+    this.#triedChanges = changes;
+    return {
+      stored: () => {
+        this.#storedChanges = Math.max(changes, this.#storedChanges);
+      },
+      takeBack: () => {
+        this.#committedChanges = Math.min(before, this.#committedChanges);
+      },
     };
+  }
+
+  get storedChanges(): number {
+    return this.#storedChanges;
+  }
+
+  get record(): DraftRecord {
+    const { own, isWritable } = this;
+    return {
+      start: this.#startVersion,
+      changes: this.#changes,
+      stored: this.#storedChanges,
+      isWritable,
+      ...(own !== undefined && { own: Buffer.from(own).toString('base64') }),
+    };
+  }
+
+  /** A draft of an earlier process: a commit that was under way is tried again. */
+  static restore(
+    document: Document,
+    file: RegularFile,
+    id: number,
+    record: DraftRecord,
+    budget: OwnBytes,
+  ): DocumentDraft {
+    const draft = new DocumentDraft(document, file, record.isWritable, budget);
+    draft.id = id;
+    draft.#startVersion = record.start;
+    draft.#changes = record.changes;
+    draft.storedUpTo(record.stored);
+    draft.#forget();
+    if (record.own === undefined) return draft;
+    const own = Buffer.from(record.own, 'base64');
+    draft.#own = Buffer.alloc(0);
+    if (draft.#reserve(own.length)) own.copy(draft.#own);
+    draft.#ownSize = own.length;
+    return draft;
+  }
+
+  storedUpTo(changes: number): void {
+    this.#storedChanges = changes;
+    this.#committedChanges = changes;
+    this.#triedChanges = changes;
   }
 
   /** Makes room for `size` bytes, or stops following. */

@@ -3,8 +3,12 @@ import type { RunHost } from '#bridge/client/runtime.js';
 import type { Variable } from '#bridge/wire/protocol.js';
 import { Documents, type Policy } from './documents.js';
 import { Directory } from './inode.js';
+import { answersIn, Journal } from './journal.js';
+import { JournalDamaged, readJournal } from './journal-file.js';
 import { RegularFile } from './regular-file.js';
 import { type Quota, Tree } from './tree.js';
+import { entryRecord, inodeRecord, xattrRecord } from './tree-records.js';
+import { restoreInodes } from './tree-restore.js';
 import type { Volume } from './volume.js';
 import { ExecutionDirectory } from './work-directory.js';
 
@@ -33,24 +37,45 @@ export interface TreeSpec {
   readonly files: readonly TreeFile[];
 }
 
+/** What a journal says of a tree as a whole, beside what is in it. */
+type Frame = Omit<TreeSpec, 'input' | 'event' | 'variables' | 'files'> & {
+  readonly rootId: number;
+};
+
 /** One execution's `/cronium`: present in the volume from `create` to `dispose`. */
 export class ExecutionTree implements AsyncDisposable {
   readonly #volume: Volume;
-  readonly #id: string;
+  readonly #frame: Frame;
   readonly #root: ExecutionDirectory;
   readonly documents: Documents;
 
-  private constructor(volume: Volume, spec: TreeSpec, runtime: RunHost, root: ExecutionDirectory) {
+  private constructor(
+    volume: Volume,
+    frame: Frame,
+    runtime: RunHost,
+    root: ExecutionDirectory,
+    variables: readonly Variable[],
+  ) {
     this.#volume = volume;
-    this.#id = spec.id;
+    this.#frame = frame;
     this.#root = root;
-    this.documents = new Documents(volume, root, runtime, spec.policy, spec);
+    const { policy, merged } = frame;
+    this.documents = new Documents(volume, root, runtime, policy, { merged, variables });
   }
 
-  static create(volume: Volume, backing: string, spec: TreeSpec, runtime: RunHost): ExecutionTree {
+  /** `isJournaled`: another process can take it over. */
+  static create(
+    volume: Volume,
+    backing: string,
+    spec: TreeSpec,
+    runtime: RunHost,
+    isJournaled = false,
+  ): ExecutionTree {
     const tree = new Tree(volume.inodes, join(backing, spec.id), spec.quota);
     try {
-      return ExecutionTree.#fill(volume, tree, spec, runtime);
+      const execution = ExecutionTree.#fill(volume, tree, spec, runtime);
+      if (isJournaled) execution.#journal();
+      return execution;
     } catch (error) {
       void volume.background(async () => await tree.dispose());
       throw error;
@@ -81,15 +106,98 @@ export class ExecutionTree implements AsyncDisposable {
     // TMPDIR: inside work/, because scripts rename from it across to their directory.
     root.work.add('.tmp', new Directory(tree, 0o1777, owner, root.work));
     root.seal();
-    const execution = new ExecutionTree(volume, spec, runtime, root);
-    volume.root.add(spec.id, root);
+    const { id, uid, gid, quota, merged, policy, variables } = spec;
+    const frame = { id, uid, gid, quota, merged, policy, rootId: root.id };
+    const execution = new ExecutionTree(volume, frame, runtime, root, variables);
+    execution.documents.start(volume);
+    volume.root.add(id, root);
     return execution;
+  }
+
+  /**
+   * The tree that an earlier process served, from its journal. Undefined when there is none, which nobody has heard of then.
+   * @throws JournalDamaged, host errors
+   */
+  static restore(
+    volume: Volume,
+    backing: string,
+    id: string,
+    runtime: RunHost,
+  ): RestoredTree | undefined {
+    const records = readJournal(join(backing, id));
+    if (records === undefined) return undefined;
+    const frame = records.find(([kind]) => kind === 'T')?.[1] as Frame | undefined;
+    if (frame?.id !== id) throw new JournalDamaged('its journal is of another execution');
+    const tree = new Tree(volume.inodes, join(backing, id), frame.quota);
+    const next = volume.inodes.nextId();
+    try {
+      volume.inodes.next = frame.rootId;
+      const root = new ExecutionDirectory(tree, frame, volume.root);
+      const inodes = restoreInodes(tree, root, records);
+      root.seal();
+      const execution = new ExecutionTree(volume, frame, runtime, root, []);
+      execution.documents.restore(records, {
+        file: (inodeId) => {
+          const file = inodes.get(inodeId);
+          return file instanceof RegularFile ? file : undefined;
+        },
+        opened: (handle) => volume.reopened(handle),
+      });
+      volume.root.add(id, root);
+      volume.inodes.next = next;
+      execution.#journal();
+      return { tree: execution, answers: answersIn(records) };
+    } catch (error) {
+      tree.abandon();
+      throw error;
+    } finally {
+      volume.inodes.next = next;
+    }
   }
 
   /** Removes the tree: its container must be gone. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#volume.removeTree(this.#root, this.#id);
+    await this.#volume.removeTree(this.#root, this.#frame.id);
   }
+
+  #journal(): void {
+    const { tree } = this.#root;
+    const volume = this.#volume;
+    const everything = () => {
+      this.documents.startRecords();
+      return this.#records();
+    };
+    const failed = (error: unknown) => volume.onError(error);
+    tree.journal = new Journal(tree.directory, volume.dirtyJournals, failed);
+    tree.journal.begin(everything);
+  }
+
+  /** Everything there is to know of the tree, but the bytes of its files. */
+  *#records(): Iterable<string> {
+    const { tree } = this.#root;
+    yield JSON.stringify(['T', this.#frame]);
+    for (const inode of tree.members) {
+      yield inodeRecord(inode);
+      if (inode.xattrs !== undefined) yield xattrRecord(inode);
+      if (inode instanceof Directory)
+        for (const { name } of inode.ownEntries()) yield entryRecord(inode, name);
+      if (inode instanceof RegularFile && inode.document !== undefined)
+        yield JSON.stringify([
+          'F',
+          inode.id,
+          inode.document.name,
+          inode.document.fileRecord(inode),
+        ]);
+    }
+    for (const record of this.#volume.handleRecords(tree)) yield JSON.stringify(record);
+    for (const record of this.documents.records()) yield JSON.stringify(record);
+  }
+}
+
+export interface RestoredTree {
+  readonly tree: ExecutionTree;
+  /** What requests were answered, by the kernel's number for them. */
+  readonly answers: ReadonlyMap<bigint, Uint8Array | undefined>;
 }
 
 const ROOT = { uid: 0, gid: 0 };

@@ -7,6 +7,11 @@ export class Extents {
   readonly #bounds: number[] = [];
   #total = 0;
 
+  /** start, end, start, end, … of all ranges. */
+  get bounds(): readonly number[] {
+    return this.#bounds;
+  }
+
   /** Units covered by all ranges. */
   get total(): number {
     return this.#total;

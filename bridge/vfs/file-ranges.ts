@@ -1,5 +1,5 @@
 import { EINVAL, EOPNOTSUPP } from './fs-error.js';
-import type { OpenFile, RegularFile } from './regular-file.js';
+import type { Draft, OpenFile, RegularFile } from './regular-file.js';
 
 /** fallocate(2) modes of linux/falloc.h. Inserting and collapsing ranges is refused, as tmpfs does. */
 const FALLOC_FL_KEEP_SIZE = 0x01;
@@ -30,7 +30,8 @@ export function fallocate(
     case 0: {
       const before = file.size;
       file.reserve(offset, length, keepSize);
-      if (file.size !== before) handle?.draft?.truncated(file.size);
+      if (file.size !== before && handle?.draft !== undefined)
+        truncated(handle, handle.draft, file.size);
       return undefined;
     }
     case FALLOC_FL_PUNCH_HOLE:
@@ -54,7 +55,25 @@ async function zero({ file, handle }: FileAndHandle, offset: number, length: num
   // A document is bounded in size, and so is this.
   if (zeroed <= 0 || file.document === undefined || handle === undefined) return;
   handle.wrote = true;
-  handle.draft?.wrote(Buffer.alloc(zeroed), offset);
+  if (handle.draft !== undefined) wrote(handle, handle.draft, Buffer.alloc(zeroed), offset);
+}
+
+/** A document's draft follows what is done through its handle, and so does the journal. */
+export function wrote(
+  { id, file }: OpenFile,
+  draft: Draft,
+  data: Uint8Array,
+  offset: number,
+): void {
+  draft.wrote(data, offset);
+  const { journal } = file.tree;
+  if (journal !== undefined && data.byteLength > 0)
+    journal.note(['W', id, offset, Buffer.from(data).toString('base64')]);
+}
+
+export function truncated({ id, file }: OpenFile, draft: Draft, size: number): void {
+  draft.truncated(size);
+  file.tree.journal?.note(['L', id, size]);
 }
 
 /**

@@ -55,6 +55,7 @@ export abstract class Inode {
     this.mtime = { ...now };
     this.ctime = now;
     tree.add(this, exempt);
+    tree.journal?.inode(this);
   }
 
   abstract get size(): number;
@@ -70,6 +71,11 @@ export abstract class Inode {
 
   get isDirectory(): boolean {
     return this.type === S_IFDIR;
+  }
+
+  /** Attributes were set: what takes over from this process must know. */
+  attributesChanged(): void {
+    this.tree.journal?.inode(this);
   }
 
   touchCtime(): void {
@@ -114,11 +120,23 @@ export class SpecialFile extends Inode {
   }
 }
 
+/** A name in a directory. */
+export interface Entry {
+  readonly name: string;
+  readonly inode: Inode;
+  /** Where it stands in a listing: ascending in the order the names were made, never used twice in one directory. */
+  readonly cookie: number;
+}
+
+/** "." and ".." come before every name. */
+export const COOKIES_FROM = 3;
+
 /** Names are byte strings, held as Latin-1 so that every byte survives (a script may use any encoding). */
 export class Directory extends Inode {
-  readonly #entries = new Map<string, Inode>();
-  /** Names as of now, shared by all who list the directory; dropped at the next change. */
-  #names: readonly string[] | undefined;
+  readonly #entries = new Map<string, Entry>();
+  /** Entries as of now, shared by all who list the directory; dropped at the next change. */
+  #listing: readonly Entry[] | undefined;
+  #nextCookie = COOKIES_FROM;
   parent: Directory;
   /** Whether the kernel may remember what names here lead to, until told otherwise. */
   readonly cacheable: boolean = true;
@@ -138,18 +156,28 @@ export class Directory extends Inode {
   }
 
   get(name: string): Inode | undefined {
+    return this.#entries.get(name)?.inode;
+  }
+
+  /** What is in it, in the order it was made. */
+  entries(): Iterable<Entry> {
+    return this.#entries.values();
+  }
+
+  /** Without those that another directory lends. */
+  ownEntries(): Iterable<Entry> {
+    return this.#entries.values();
+  }
+
+  /** Undefined when the name is somebody else's, or nobody's. */
+  ownEntry(name: string): Entry | undefined {
     return this.#entries.get(name);
   }
 
-  /** Names and inodes, in the order they were made. */
-  list(): Iterable<readonly [string, Inode]> {
-    return this.#entries;
-  }
-
-  /** The names at this moment. */
-  names(): readonly string[] {
-    this.#names ??= [...this.list()].map(([name]) => name);
-    return this.#names;
+  /** The entries at this moment. */
+  listing(): readonly Entry[] {
+    this.#listing ??= [...this.entries()];
+    return this.#listing;
   }
 
   /** Refuses what may not be made here. @throws FsError */
@@ -166,23 +194,33 @@ export class Directory extends Inode {
   /** Adds a name; does not count links. @throws FsError EEXIST */
   add(name: string, inode: Inode): void {
     if (this.#entries.has(name)) throw EEXIST;
-    this.#entries.set(name, inode);
-    this.#changed(inode, 1);
+    this.#entries.set(name, { name, inode, cookie: this.#nextCookie++ });
+    this.#changed(name, inode, 1);
   }
 
   /** @throws FsError ENOENT */
   remove(name: string): Inode {
-    const inode = this.#entries.get(name);
+    const inode = this.#entries.get(name)?.inode;
     if (inode === undefined) throw ENOENT;
     this.#entries.delete(name);
-    this.#changed(inode, -1);
+    this.#changed(name, inode, -1);
     return inode;
   }
 
-  #changed(inode: Inode, links: 1 | -1): void {
+  /** Puts back what stood here in an earlier life; times and links are the caller's to set. */
+  restore(entry: Entry): void {
+    const { name, inode, cookie } = entry;
+    this.#entries.set(name, entry);
+    this.#nextCookie = Math.max(this.#nextCookie, cookie + 1);
+    this.tree.countName(1);
+    if (inode instanceof Directory) inode.parent = this;
+  }
+
+  #changed(name: string, inode: Inode, links: 1 | -1): void {
     this.touchMtime();
-    this.#names = undefined;
+    this.#listing = undefined;
     this.tree.countName(links);
+    this.tree.journal?.entry(this, name);
     if (!inode.isDirectory) return;
     this.nlink += links;
     if (inode instanceof Directory && links > 0) inode.parent = this;
@@ -203,3 +241,10 @@ export function setNow(time: Time): void {
   time.sec = Math.floor(ms / 1000);
   time.nsec = (ms % 1000) * 1_000_000;
 }
+
+export const msOf = ({ sec, nsec }: Time): number => sec * 1000 + Math.floor(nsec / 1_000_000);
+
+export const timeOf = (ms: number): Time => ({
+  sec: Math.floor(ms / 1000),
+  nsec: Math.floor((ms % 1000) * 1_000_000),
+});

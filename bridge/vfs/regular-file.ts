@@ -1,8 +1,8 @@
 import { constants } from 'node:fs';
 import { VALUE_BYTES_MAX } from '#bridge/wire/limits.js';
-import { Content, FILE_BYTES_MAX, PAGE_BYTES } from './content.js';
+import { Content, type ContentRecord, FILE_BYTES_MAX, PAGE_BYTES } from './content.js';
 import { EFBIG } from './fs-error.js';
-import { type Caller, Inode } from './inode.js';
+import { type Caller, Inode, msOf, timeOf } from './inode.js';
 import type { Tree } from './tree.js';
 
 const { S_IFREG } = constants;
@@ -90,6 +90,19 @@ export class RegularFile extends Inode {
     this.#changed();
   }
 
+  get contentRecord(): ContentRecord {
+    return this.#content.record;
+  }
+
+  /** As Content.restore; the times are those of the last write, if that was later. */
+  restoreContent(record: ContentRecord): void {
+    const stats = this.#content.restore(record);
+    this.#closeIfIdle();
+    if (stats === undefined || stats.mtimeMs <= msOf(this.ctime)) return;
+    Object.assign(this.mtime, timeOf(stats.mtimeMs));
+    Object.assign(this.ctime, timeOf(stats.mtimeMs));
+  }
+
   async sync(): Promise<void> {
     await this.#content.sync();
   }
@@ -111,6 +124,8 @@ export class RegularFile extends Inode {
   #changed(): void {
     this.contentVersion++;
     this.touchMtime();
+    // Of a document it must be known which version was committed.
+    if (this.document !== undefined) this.attributesChanged();
   }
 
   #closeIfIdle(): void {
@@ -134,12 +149,16 @@ export interface OpenFile {
 export interface Draft {
   /** Whether something was written through the handle since a commit of it was last tried. */
   readonly untried: boolean;
+  /** The handle's number. */
+  id: number;
+  readonly document: Document;
   wrote(data: Uint8Array, offset: number): void;
   truncated(size: number): void;
 }
 
 /** The meaning of a legacy name. The file system tells it what happens to the file that stands there. */
 export interface Document {
+  readonly name: string;
   /** A handle was opened; the draft follows what is done through it. */
   opened(file: RegularFile, flags: number, caller: Caller): Draft;
   /**
@@ -152,4 +171,7 @@ export interface Document {
   closed(draft: Draft): void;
   /** `file` came to stand at the name: its content counts as new, whatever it was before. */
   attached(file: RegularFile): void;
+  /** What a process that takes over must know of a handle, as JSON. */
+  draftRecord(draft: Draft): unknown;
+  fileRecord(file: RegularFile): unknown;
 }

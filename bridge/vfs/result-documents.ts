@@ -3,7 +3,9 @@ import { asBridgeError } from '#bridge/wire/errors.js';
 import { checkJson, decodeText, type JsonScan } from '#bridge/wire/json-source.js';
 import { BaseDocument } from './base-document.js';
 import type { Policy } from './documents.js';
+import type { JournalRecord } from './journal-file.js';
 import { DOCUMENT_BYTES_MAX, type RegularFile } from './regular-file.js';
+import type { Tree } from './tree.js';
 
 /** output.json: any valid JSON is the execution's output, the last close wins. */
 export class OutputDocument extends BaseDocument {
@@ -11,9 +13,18 @@ export class OutputDocument extends BaseDocument {
   text: string | null = null;
   raw: string | null = null;
 
-  constructor(runtime: Runtime, policy: Policy, warn: (text: string) => void) {
-    super(policy.strict, warn);
+  constructor(tree: Tree, runtime: Runtime, policy: Policy, warn: (text: string) => void) {
+    super('output.json', tree, policy.strict, warn);
     this.#runtime = runtime;
+  }
+
+  override *records(): Iterable<JournalRecord> {
+    yield ['O', this.text, this.raw];
+  }
+
+  restore(text: string | null, raw: string | null): void {
+    this.text = text;
+    this.raw = raw;
   }
 
   /** What the name leads to at the end counts: it is committed, or what was committed before is taken back. */
@@ -34,6 +45,7 @@ export class OutputDocument extends BaseDocument {
 
   async #spoilt(file: RegularFile): Promise<void> {
     this.raw = file.size > DOCUMENT_BYTES_MAX ? '' : decodeText(file.readAll());
+    this.note(['O', this.text, this.raw]);
     await this.#takeBack();
   }
 
@@ -61,6 +73,7 @@ export class OutputDocument extends BaseDocument {
     try {
       await this.#runtime.setOutput(text);
       this.text = text;
+      this.note(['O', text, this.raw]);
     } catch (error) {
       this.warn(`Warning: Failed to store output.json: ${asBridgeError(error).message}`);
       throw error;
@@ -74,10 +87,20 @@ export class ConditionDocument extends BaseDocument {
   readonly #policy: Policy;
   value: boolean | null = null;
 
-  constructor(runtime: Runtime, policy: Policy, warn: (text: string) => void) {
-    super(policy.strict, warn);
+  constructor(tree: Tree, runtime: Runtime, policy: Policy, warn: (text: string) => void) {
+    super('condition.json', tree, policy.strict, warn);
     this.#runtime = runtime;
     this.#policy = policy;
+  }
+
+  override *records(): Iterable<JournalRecord> {
+    yield ['N', this.value];
+  }
+
+  /** As of now; it is stored, or will be. */
+  learn(value: boolean | null): void {
+    this.value = value;
+    this.note(['N', value]);
   }
 
   /** As for the output; on-success the value is stored now, or not at all. */
@@ -91,7 +114,7 @@ export class ConditionDocument extends BaseDocument {
       }
       if (this.#policy.commit === 'live' || this.value === null) return;
       if (success) await this.#set(this.value);
-      else this.value = null;
+      else this.learn(null);
     } catch {
       // A commit that failed has warned when it happened.
     }
@@ -104,7 +127,7 @@ export class ConditionDocument extends BaseDocument {
   async #takeBack(): Promise<void> {
     if (this.value === null) return;
     if (this.#policy.commit === 'live') await this.#set(null);
-    else this.value = null;
+    else this.learn(null);
   }
 
   protected override readonly scanKind = 'members';
@@ -114,7 +137,7 @@ export class ConditionDocument extends BaseDocument {
       const condition = conditionIn(document);
       if (condition === undefined) return undefined;
       if (this.#policy.commit === 'live') return this.#set(condition);
-      this.value = condition;
+      this.learn(condition);
       return Promise.resolve();
     };
   }
@@ -122,7 +145,7 @@ export class ConditionDocument extends BaseDocument {
   async #set(condition: boolean | null): Promise<void> {
     try {
       await this.#runtime.setCondition(condition);
-      this.value = condition;
+      this.learn(condition);
     } catch (error) {
       this.warn(`Warning: Failed to store condition.json: ${asBridgeError(error).message}`);
       throw error;

@@ -3,6 +3,7 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ENOSPC } from './fs-error.js';
 import type { Inode } from './inode.js';
+import type { Journal } from './journal.js';
 
 const { O_CREAT, O_RDWR } = constants;
 
@@ -13,6 +14,11 @@ export class InodeTable {
 
   nextId(): number {
     return this.#next++;
+  }
+
+  /** The id that the next inode gets: of one that was there before, or beyond all that an earlier process gave out. */
+  set next(id: number) {
+    this.#next = id;
   }
 
   get(id: number): Inode | undefined {
@@ -57,6 +63,8 @@ export class Tree {
   #bytes = 0;
   #names = 0;
   #isGone = false;
+  /** Of what a process that takes over must know; undefined where none ever does. */
+  journal: Journal | undefined;
 
   constructor(inodes: InodeTable, backing: string, quota: Quota) {
     this.inodes = inodes;
@@ -68,6 +76,15 @@ export class Tree {
   /** Removed: what is still under way for it must not make anything new. */
   get isGone(): boolean {
     return this.#isGone;
+  }
+
+  /** Holds the backing files. */
+  get directory(): string {
+    return this.#backing;
+  }
+
+  get members(): Iterable<Inode> {
+    return this.#members;
   }
 
   get inodeCount(): number {
@@ -114,6 +131,7 @@ export class Tree {
   delete(inode: Inode): void {
     if (!this.#members.delete(inode)) return;
     this.inodes.delete(inode);
+    this.journal?.freed(inode);
     inode.dispose();
   }
 
@@ -137,9 +155,19 @@ export class Tree {
     this.#bytes += bytes;
   }
 
+  /** Forgets every inode, and leaves everything on the host as it is. */
+  abandon(): void {
+    this.#isGone = true;
+    for (const inode of this.#members) {
+      this.inodes.delete(inode);
+      this.closeBacking(inode);
+    }
+  }
+
   /** Forgets every inode and removes the backing files. */
   async dispose(): Promise<void> {
     this.#isGone = true;
+    this.journal?.close();
     for (const inode of this.#members) this.delete(inode);
     await rm(this.#backing, { recursive: true, force: true });
   }

@@ -16,11 +16,12 @@ import {
 } from '#bridge/wire/limits.js';
 import { UPDATED, VariableKey } from '#bridge/wire/names.js';
 import type { Variable, VariableChange } from '#bridge/wire/protocol.js';
-import { BaseDocument, SLICE_BYTES } from './base-document.js';
+import { BaseDocument, type FileRecord, SLICE_BYTES } from './base-document.js';
 import type { Outcome, Policy, Start } from './documents.js';
 import type { DocumentDraft } from './draft.js';
 import { FsError } from './fs-error.js';
 import type { Caller } from './inode.js';
+import { JournalDamaged, type JournalRecord } from './journal-file.js';
 import { processFamily } from './process-family.js';
 import { RegularFile } from './regular-file.js';
 import { MemberDiff, showSame } from './variables-merge.js';
@@ -52,8 +53,6 @@ export class VariablesDocument extends BaseDocument {
   /** Commits whose answer never came: they are made again, the same, before any other. */
   readonly #unsettled: Unsettled[] = [];
   #settling: Promise<void> | undefined;
-  /** What an unsettled commit was based on, to what it wrote: once it is settled, that is the base. */
-  readonly #superseded = new WeakMap<Members, Members>();
   /** The members that a file was found to hold, at one of its versions. */
   readonly #scanned = new WeakMap<RegularFile, { version: number; members: Members }>();
   /** Which processes a handle was opened for reading by. */
@@ -65,16 +64,23 @@ export class VariablesDocument extends BaseDocument {
   /** The helpers' time stamp: visible inside the run, never stored. */
   #updated: string | undefined;
   #lastOrder = 0;
+  /** on-success: the one commit there is, whoever makes it. */
+  readonly #pendingId: string;
+  /** What the journal calls members, and those that are in it. */
+  readonly #numbers = new WeakMap<Members, number>();
+  #noted = new WeakSet<Members>();
+  #lastNumber = 0;
 
   constructor(
     volume: Volume,
     root: ExecutionDirectory,
     runtime: Runtime,
     policy: Policy,
-    { variables, merged }: Start,
+    { variables, merged, pendingId }: Start,
     warn: (text: string) => void,
   ) {
-    super(policy.strict, warn);
+    super('variables.json', root.tree, policy.strict, warn);
+    this.#pendingId = pendingId ?? randomUUID();
     this.#volume = volume;
     this.#root = root;
     this.#runtime = runtime;
@@ -102,7 +108,9 @@ export class VariablesDocument extends BaseDocument {
       news = (!this.#merged.has(variable.key) && this.#learn(variable)) || news;
     for (const [key, known] of this.#known) {
       if (present.has(key) || known.text === null || this.#merged.has(key)) continue;
-      this.#known.set(key, { ...known, text: null });
+      const gone = { ...known, text: null };
+      this.#known.set(key, gone);
+      this.note(['K', gone]);
       news = true;
     }
     if (news) this.#refreshFile();
@@ -118,8 +126,8 @@ export class VariablesDocument extends BaseDocument {
     if (this.#updated !== undefined) members.set(UPDATED, this.#updated);
     file.document = this;
     file.fill(Buffer.from(renderMembers(members)));
-    this.markCommitted(file);
     this.#contents.set(file, members);
+    this.markCommitted(file);
     await this.#volume.supersede(work, 'variables.json', file);
   }
 
@@ -131,15 +139,13 @@ export class VariablesDocument extends BaseDocument {
       return;
     }
     if (!success || this.#pending.size === 0) {
-      this.#set.clear();
-      this.#deleted.clear();
+      this.#forgetCommitted();
       return;
     }
     try {
       this.#committed(await this.#runtime.commitVariables(this.#pendingEdit()));
     } catch (error) {
-      this.#set.clear();
-      this.#deleted.clear();
+      this.#forgetCommitted();
       this.#failed(asBridgeError(error).message);
     }
   }
@@ -156,7 +162,7 @@ export class VariablesDocument extends BaseDocument {
       const base = this.#pendingBases.get(key);
       return base === undefined ? [] : [[key, base]];
     });
-    return { id: randomUUID(), set, delete: deleted, bases };
+    return { id: this.#pendingId, set, delete: deleted, bases };
   }
 
   protected override noticed(
@@ -183,8 +189,18 @@ export class VariablesDocument extends BaseDocument {
     if (family === undefined || draft.isAlone) return;
     const { seen } = this.#bases.get(draft) ?? this.#contentOf(draft.file);
     const base = { seen, isCertain: false };
+    this.#setBase(draft, base);
+    this.#setRead(family.length === 0 ? [EXECUTION] : family, base);
+  }
+
+  #setBase(draft: DocumentDraft, base: Base): void {
     this.#bases.set(draft, base);
-    for (const pid of family.length === 0 ? [EXECUTION] : family) this.#read.set(pid, base);
+    this.draftChanged(draft);
+  }
+
+  #setRead(pids: readonly number[], base: Base): void {
+    for (const pid of pids) this.#read.set(pid, base);
+    if (this.isJournaled) this.note(['P', pids, this.#numberOf(base.seen), base.isCertain]);
   }
 
   protected override readonly scanKind = 'members';
@@ -196,7 +212,7 @@ export class VariablesDocument extends BaseDocument {
   ): (document: JsonScan, content: Uint8Array) => Promise<void> | undefined {
     const family = processFamily(caller.pid);
     if (draft !== undefined) this.readEnded(draft); // r+: the same doubt, if others wrote meanwhile
-    const base = (draft && this.#bases.get(draft)) ?? this.#baseOf(family);
+    const base = this.#baseFor(draft, family);
     const version = draft === undefined || draft.isAlone ? file.contentVersion : undefined;
     return (document, content) => {
       const written = this.#membersOf(document, content);
@@ -214,24 +230,27 @@ export class VariablesDocument extends BaseDocument {
     family: readonly number[],
   ): Promise<void> {
     try {
-      if (this.#unsettled.length > 0) await this.#settle();
-      let { seen } = base;
-      for (let next: Members | undefined = seen; next !== undefined; ) {
-        seen = next;
-        next = this.#superseded.get(seen);
+      let from = base;
+      if (this.#unsettled.length > 0) {
+        await this.#settle();
+        from = this.#baseFor(draft, family);
       }
-      const difference = new MemberDiff(seen, written, !this.#policy.exact, base.isCertain);
+      const { seen, isCertain } = from;
+      const difference = new MemberDiff(seen, written, !this.#policy.exact, isCertain);
       while (!difference.step(SLICE_BYTES)) await nextTurn();
-      await this.#commit(this.#editOf(difference.edit, seen), seen, written);
+      const edit = this.#editOf(difference.edit, seen);
+      await this.#commit({ edit, seen, written, family, draft });
     } catch (error) {
       this.#failed(asBridgeError(error).message);
       throw error;
     }
     this.#updated = written.get(UPDATED) ?? this.#updated;
+    this.#noteRest();
     const now = { seen: written, isCertain: true };
-    if (draft !== undefined) this.#bases.set(draft, now);
+    if (draft !== undefined) this.#setBase(draft, now);
     this.#remember(family, now);
     this.#contents.set(file, written);
+    this.fileChanged(file);
     const mixed = draft?.isAlone === false;
     if (this.hasDirtyDrafts || (!mixed && showSame(written, this.#view()))) return;
     const shown = this.#volume.background(async () => await this.#replace());
@@ -240,21 +259,29 @@ export class VariablesDocument extends BaseDocument {
     if (draft !== undefined) await shown;
   }
 
-  async #commit(edit: VariablesEdit, seen: Members, written: Members): Promise<void> {
+  async #commit(commit: Unsettled): Promise<void> {
+    const { edit } = commit;
     if (edit.set.length === 0 && edit.delete.length === 0) return;
-    if (this.#policy.commit === 'live') await this.#send({ edit, seen, written });
+    if (this.#policy.commit === 'live') await this.#send(commit);
     else this.#keep(edit);
   }
 
   /** A failure after which nobody knows whether the server has done it leaves the commit unsettled. */
   async #send(commit: Unsettled): Promise<void> {
+    const { id } = commit.edit;
+    if (this.isJournaled && !this.#unsettled.includes(commit)) {
+      this.note(this.#unsettledRecord(commit));
+      this.flushNotes(); // whoever takes over makes it again under its id, and so it is made once
+    }
     try {
       const changes = await this.#runtime.commitVariables(commit.edit);
       for (const change of changes) this.#learn(change);
       this.#committed(changes);
+      this.note(['U', id, null]);
     } catch (error) {
-      if (CODES[asBridgeError(error).code].retry && !this.#unsettled.includes(commit))
-        this.#unsettled.push(commit);
+      const isUnknown = CODES[asBridgeError(error).code].retry;
+      if (!isUnknown) this.note(['U', id, null]);
+      else if (!this.#unsettled.includes(commit)) this.#unsettled.push(commit);
       throw error;
     }
   }
@@ -265,12 +292,20 @@ export class VariablesDocument extends BaseDocument {
       for (let commit = this.#unsettled[0]; commit !== undefined; commit = this.#unsettled[0]) {
         await this.#send(commit);
         this.#unsettled.shift();
-        this.#superseded.set(commit.seen, commit.written);
+        this.#settled(commit);
       }
     })().finally(() => {
       this.#settling = undefined;
     });
     await this.#settling;
+  }
+
+  /** What it wrote is what its writer, and nobody else, builds on from now on. */
+  #settled({ seen, written, family, draft }: Unsettled): void {
+    const now = { seen: written, isCertain: true };
+    if (draft !== undefined && this.#bases.get(draft)?.seen === seen) this.#setBase(draft, now);
+    const pids = [EXECUTION, ...family].filter((pid) => this.#read.get(pid)?.seen === seen);
+    if (pids.length > 0) this.#setRead(pids, now);
   }
 
   /** on-success: kept until the end. @throws BridgeError `quota` for what the server would refuse then */
@@ -296,16 +331,20 @@ export class VariablesDocument extends BaseDocument {
         this.#pendingBases.set(key, null);
       } else if (!before.has(key)) this.#pendingBases.set(key, base);
     }
+    this.#noteRest();
   }
 
   /** What the run has changed, as it was stored: a merge policy may have made something else of what was written. */
   #committed(changes: readonly VariableChange[]): void {
-    for (const { key, text } of changes) {
-      if (text === null) this.#set.delete(key);
-      else this.#set.set(key, text);
-      if (text === null) this.#deleted.add(key);
-      else this.#deleted.delete(key);
-    }
+    const told = changes.map(({ key, text }): [string, string | null] => [key, text]);
+    this.#restoreCommitted(told);
+    if (told.length > 0) this.note(['Q', told]);
+  }
+
+  #forgetCommitted(): void {
+    this.#set.clear();
+    this.#deleted.clear();
+    this.note(['Q', null]);
   }
 
   /** What the name leads to at the end, if no close committed it. */
@@ -364,6 +403,10 @@ export class VariablesDocument extends BaseDocument {
     return { seen: known ?? this.#view(), isCertain: false };
   }
 
+  #baseFor(draft: DocumentDraft | undefined, family: readonly number[]): Base {
+    return (draft && this.#bases.get(draft)) ?? this.#baseOf(family);
+  }
+
   #baseOf(family: readonly number[]): Base {
     for (const pid of family) {
       const base = this.#read.get(pid);
@@ -373,8 +416,7 @@ export class VariablesDocument extends BaseDocument {
   }
 
   #remember(family: readonly number[], base: Base): void {
-    this.#read.set(EXECUTION, base);
-    for (const pid of family) this.#read.set(pid, base);
+    this.#setRead([EXECUTION, ...family], base);
     // Processes end without telling us; the oldest entries are theirs.
     for (const pid of this.#read.keys()) {
       if (this.#read.size <= READERS_MAX) break;
@@ -387,6 +429,7 @@ export class VariablesDocument extends BaseDocument {
     const known = this.#known.get(change.key);
     if (known !== undefined && known.version >= change.version) return false;
     this.#known.set(change.key, change);
+    this.note(['K', change]);
     this.#lastOrder = Math.max(this.#lastOrder, change.order);
     return known?.text !== change.text;
   }
@@ -435,6 +478,170 @@ export class VariablesDocument extends BaseDocument {
     };
   }
 
+  // --- what a process that takes over must know ---------------------------------------------------------------------
+
+  /**
+   * K change: what the server holds · M number, members · P process ids, members, certain: what was read · U id, commit (null =
+   * settled) · Q what the run committed (null = nothing after all) · G the rest
+   */
+  override *records(): Iterable<JournalRecord> {
+    yield this.#restRecord();
+    for (const change of this.#known.values()) yield ['K', change];
+    for (const [pid, { seen, isCertain }] of this.#read)
+      yield ['P', [pid], this.#numberOf(seen), isCertain];
+    for (const commit of this.#unsettled) yield this.#unsettledRecord(commit);
+    yield ['Q', null];
+    yield ['Q', [...this.#set, ...[...this.#deleted].map((key) => [key, null])]];
+  }
+
+  /** `draftOf`: a handle's draft by its number. */
+  restore(
+    records: readonly JournalRecord[],
+    draftOf: (handleId: number) => DocumentDraft | undefined,
+  ): void {
+    const members = this.#restoreMembers(records);
+    const unsettled = new Map<string, readonly unknown[]>();
+    for (const [kind, ...what] of records)
+      switch (kind) {
+        case 'K': {
+          const change = what[0] as VariableChange;
+          this.#known.set(change.key, change);
+          this.#lastOrder = Math.max(this.#lastOrder, change.order);
+          break;
+        }
+        case 'P':
+          for (const pid of what[0] as number[])
+            this.#read.set(pid, baseIn(members, what.slice(1)));
+          break;
+        case 'U':
+          if (what[1] === null) unsettled.delete(what[0] as string);
+          else unsettled.set(what[0] as string, what.slice(1));
+          break;
+        case 'Q':
+          this.#restoreCommitted(what[0] as [string, string | null][] | null);
+          break;
+        case 'G':
+          this.#restoreRest(what[0] as Rest);
+          break;
+        default:
+      }
+    for (const [edit, seen, written, family, draft] of unsettled.values())
+      this.#unsettled.push({
+        edit: edit as VariablesEdit,
+        seen: membersIn(members, seen),
+        written: membersIn(members, written),
+        family: family as number[],
+        draft: draftOf(draft as number),
+      });
+  }
+
+  /** Only while what an earlier process left is taken over. */
+  #members: ReadonlyMap<number, Members> = new Map();
+
+  /** First of all: a record may come before the members that it names. */
+  #restoreMembers(records: readonly JournalRecord[]): ReadonlyMap<number, Members> {
+    const members = new Map<number, Members>();
+    for (const [kind, number, entries] of records) {
+      if (kind !== 'M' || members.has(number as number)) continue;
+      const restored: Members = new Map(entries as [string, string][]);
+      members.set(number as number, restored);
+      this.#numbers.set(restored, number as number);
+      this.#lastNumber = Math.max(this.#lastNumber, number as number);
+    }
+    this.#members = members;
+    return members;
+  }
+
+  override restored(): void {
+    this.#members = new Map();
+  }
+
+  override fileRecord(file: RegularFile): FileRecord & { contents?: number } {
+    const contents = this.#contents.get(file);
+    return {
+      ...super.fileRecord(file),
+      ...(contents !== undefined && { contents: this.#numberOf(contents) }),
+    };
+  }
+
+  override restoreFile(file: RegularFile, record: FileRecord & { contents?: number }): void {
+    super.restoreFile(file, record);
+    if (record.contents !== undefined)
+      this.#contents.set(file, membersIn(this.#members, record.contents));
+  }
+
+  protected override draftState(draft: DocumentDraft): readonly unknown[] {
+    const base = this.#bases.get(draft);
+    const readers = this.#readers.get(draft) ?? null;
+    return base === undefined
+      ? super.draftState(draft)
+      : [...super.draftState(draft), this.#numberOf(base.seen), base.isCertain, readers];
+  }
+
+  override restoreDraftState(draft: DocumentDraft, state: readonly unknown[]): void {
+    super.restoreDraftState(draft, state);
+    const [, seen, isCertain, readers] = state;
+    if (seen !== undefined) this.#bases.set(draft, baseIn(this.#members, [seen, isCertain]));
+    if (Array.isArray(readers)) this.#readers.set(draft, readers as number[]);
+  }
+
+  /** A journal is begun anew: it has no members yet. */
+  override startRecords(): void {
+    this.#noted = new WeakSet();
+  }
+
+  #numberOf(members: Members): number {
+    const number = this.#numbers.get(members) ?? ++this.#lastNumber;
+    this.#numbers.set(members, number);
+    if (!this.#noted.has(members)) {
+      this.#noted.add(members);
+      this.note(['M', number, [...members]]);
+    }
+    return number;
+  }
+
+  #unsettledRecord({ edit, seen, written, family, draft }: Unsettled): JournalRecord {
+    const [from, to] = [this.#numberOf(seen), this.#numberOf(written)];
+    return ['U', edit.id, edit, from, to, family, draft?.id ?? 0];
+  }
+
+  #restRecord(): JournalRecord {
+    const rest: Rest = {
+      pending: [...this.#pending],
+      bases: [...this.#pendingBases],
+      resets: [...this.#pendingResets],
+      ...(this.#updated !== undefined && { updated: this.#updated }),
+      pendingId: this.#pendingId,
+    };
+    return ['G', rest];
+  }
+
+  #noteRest(): void {
+    if (this.isJournaled) this.note(this.#restRecord());
+  }
+
+  #restoreRest({ pending, bases, resets, updated }: Rest): void {
+    this.#pending.clear();
+    for (const [key, text] of pending) this.#pending.set(key, text);
+    for (const [key, base] of bases) this.#pendingBases.set(key, base);
+    for (const key of resets) this.#pendingResets.add(key);
+    this.#updated = updated;
+  }
+
+  #restoreCommitted(changes: readonly [string, string | null][] | null): void {
+    if (changes === null) {
+      this.#set.clear();
+      this.#deleted.clear();
+      return;
+    }
+    for (const [key, text] of changes) {
+      if (text === null) this.#set.delete(key);
+      else this.#set.set(key, text);
+      if (text === null) this.#deleted.add(key);
+      else this.#deleted.delete(key);
+    }
+  }
+
   #failed(why: string): void {
     this.warn(`Warning: Failed to persist variable changes: ${why}`);
   }
@@ -455,10 +662,32 @@ interface Base {
   readonly isCertain: boolean;
 }
 
+export interface Rest {
+  readonly pending: readonly [string, string | null][];
+  readonly bases: readonly [string, string | null][];
+  readonly resets: readonly string[];
+  readonly updated?: string;
+  readonly pendingId: string;
+}
+
+function membersIn(members: ReadonlyMap<number, Members>, number: unknown): Members {
+  const found = members.get(number as number);
+  if (found === undefined) throw new JournalDamaged(`members ${String(number)} are missing`);
+  return found;
+}
+
+const baseIn = (
+  members: ReadonlyMap<number, Members>,
+  [seen, isCertain]: readonly unknown[],
+): Base => ({ seen: membersIn(members, seen), isCertain: isCertain === true });
+
+/** A commit and whose it is. */
 interface Unsettled {
   readonly edit: VariablesEdit;
   readonly seen: Members;
   readonly written: Members;
+  readonly family: readonly number[];
+  readonly draft: DocumentDraft | undefined;
 }
 
 /** @throws BridgeError `invalid` */

@@ -1,5 +1,5 @@
 import { constants } from 'node:fs';
-import { copyRange, type FileAndHandle } from './file-ranges.js';
+import { copyRange, type FileAndHandle, truncated, wrote } from './file-ranges.js';
 import {
   EACCES,
   EBADF,
@@ -18,7 +18,9 @@ import {
 } from './fs-error.js';
 import {
   type Caller,
+  COOKIES_FROM,
   Directory,
+  type Entry,
   type Inode,
   isRegular,
   SpecialFile,
@@ -26,11 +28,14 @@ import {
   setNow,
   type Time,
 } from './inode.js';
+import type { Answer, Journal } from './journal.js';
+import type { JournalRecord } from './journal-file.js';
 import { assertFits, checkName } from './names.js';
 import { type OpenFile, RegularFile } from './regular-file.js';
 import { Rename } from './rename.js';
 import type { OpenStream, StreamFile } from './stream-file.js';
 import { InodeTable, type Quota, Tree } from './tree.js';
+import { UNKNOWN_LOOKUPS } from './tree-restore.js';
 import { WorkDirectory } from './work-directory.js';
 
 const {
@@ -60,6 +65,9 @@ const LINKS_MAX = 65_000;
 /** RELEASE carries no identity. */
 const NOBODY: Caller = { uid: 0, gid: 0, pid: 0 };
 
+/** Inodes and handles of one serving process: two of each a microsecond for a week. A number stays below 2^53. */
+const NUMBERS_PER_PROCESS = 2 ** 40;
+
 /** The root holds one directory per execution and nothing else. */
 const ROOT_QUOTA: Quota = { bytesMax: 0, inodesMax: 1_000_000 };
 
@@ -75,11 +83,11 @@ export interface AttrChange {
   killSetId?: boolean;
 }
 
-/** An opened directory: names as of the last rewind, so that offsets stay valid while entries come and go. */
+/** An opened directory: its entries as of the last rewind, so that who renames what he lists comes to an end. */
 export interface OpenDirectory {
   readonly id: number;
   readonly directory: Directory;
-  names: readonly string[];
+  listing: readonly Entry[];
 }
 
 /** What the kernel has cached and must be told about; calls resolve when the kernel has been told. */
@@ -110,6 +118,8 @@ export class Volume {
   #nextHandle = 1;
   /** Set by the driver; until then there is no kernel to tell. */
   kernel: KernelCache = { entryChanged: async () => {}, pollChanged: async () => {} };
+  /** Journals that have something to flush. */
+  readonly dirtyJournals = new Set<Journal>();
   /** Hears what fails when nobody waits for it. Set by the owner. */
   onError: (error: unknown) => void = () => {};
 
@@ -143,7 +153,9 @@ export class Volume {
   forget(id: number, count: number): void {
     const inode = this.inodes.get(id);
     if (inode === undefined) return;
-    inode.lookups = Math.max(0, inode.lookups - count);
+    // How many the kernel has of an earlier process's is not known; once no name is left it gives all back at once.
+    if (inode.lookups !== UNKNOWN_LOOKUPS) inode.lookups = Math.max(0, inode.lookups - count);
+    else if (!isLinked(inode)) inode.lookups = 0;
     this.#collect(inode);
   }
 
@@ -151,7 +163,7 @@ export class Volume {
     if (change.size !== undefined) {
       if (!(inode instanceof RegularFile)) throw inode.isDirectory ? EISDIR : EINVAL;
       inode.truncate(change.size);
-      handle?.draft?.truncated(change.size);
+      if (handle?.draft !== undefined) truncated(handle, handle.draft, change.size);
     }
     if (change.mode !== undefined) inode.mode = inode.type | (change.mode & 0o7777);
     if (change.uid !== undefined) inode.uid = change.uid;
@@ -160,6 +172,7 @@ export class Volume {
     setTime(inode.atime, change.atime);
     setTime(inode.mtime, change.mtime);
     inode.touchCtime();
+    inode.attributesChanged();
   }
 
   readlink(inode: Inode): Uint8Array {
@@ -339,7 +352,32 @@ export class Volume {
     const handle: OpenFile = { id: this.#nextHandle++, file: inode, flags, draft, wrote: false };
     inode.opens++;
     this.#files.set(handle.id, handle);
+    if (draft !== undefined) {
+      draft.id = handle.id;
+      inode.tree.journal?.note(handleRecord(handle));
+    }
     return handle;
+  }
+
+  /** A handle of an earlier process. */
+  reopened(handle: OpenFile): void {
+    handle.file.opens++;
+    this.#files.set(handle.id, handle);
+  }
+
+  /** Records of the handles in `tree` that a process that takes over must know; others are nothing but their file. */
+  *handleRecords(tree: Tree): Iterable<JournalRecord> {
+    for (const handle of this.#files.values())
+      if (handle.draft !== undefined && handle.file.tree === tree) yield handleRecord(handle);
+  }
+
+  /**
+   * This process is the `generation`-th that serves the mount: its numbers are none that an earlier one has given out.
+   */
+  set generation(generation: number) {
+    const from = generation * NUMBERS_PER_PROCESS;
+    this.#nextHandle = from + 1;
+    this.inodes.next = from + 2;
   }
 
   /** open(2) of a stream: what it reads comes from now on. */
@@ -376,7 +414,8 @@ export class Volume {
     const written = file.write(data, offset);
     if (handle !== undefined) {
       handle.wrote = true;
-      handle.draft?.wrote(data.subarray(0, written), offset);
+      if (handle.draft !== undefined)
+        wrote(handle, handle.draft, data.subarray(0, written), offset);
     }
     return written;
   }
@@ -424,7 +463,10 @@ export class Volume {
     // Pages of a shared mapping are written after the last close(2); nobody is left to hear of a failure.
     if (draft?.untried === true && document !== undefined)
       void this.background(async () => await document.commit(file, draft, NOBODY));
-    if (draft !== undefined) document?.closed(draft);
+    if (draft !== undefined) {
+      document?.closed(draft);
+      file.tree.journal?.note(['Y', id]);
+    }
     if (--file.opens === 0) file.released();
     this.#collect(file);
   }
@@ -440,7 +482,7 @@ export class Volume {
   }
 
   opendir(directory: Directory): OpenDirectory {
-    const handle = { id: this.#nextHandle++, directory, names: [] };
+    const handle = { id: this.#nextHandle++, directory, listing: [] };
     directory.opens++;
     this.#directories.set(handle.id, handle);
     return handle;
@@ -457,14 +499,17 @@ export class Volume {
     emit: (name: string, inode: Inode, next: number) => boolean,
   ): void {
     const handle = this.#directories.get(handleId);
-    if (handle !== undefined && offset === 0) handle.names = directory.names();
-    const names = handle?.names ?? directory.names();
+    if (handle !== undefined && offset === 0) handle.listing = directory.listing();
+    // One of an earlier process, or one that has not begun here: offsets mean the same in every listing.
+    const isKnown = handle !== undefined && (offset < COOKIES_FROM || handle.listing.length > 0);
+    const listing = isKnown ? handle.listing : directory.listing();
     if (offset <= 0 && !emit('.', directory, 1)) return;
     if (offset <= 1 && !emit('..', directory.parent, 2)) return;
-    for (let i = Math.max(0, offset - 2); i < names.length; i++) {
-      const name = names[i];
-      const inode = name === undefined ? undefined : directory.get(name);
-      if (name !== undefined && inode !== undefined && !emit(name, inode, i + 3)) return;
+    for (let i = firstAfter(listing, offset); i < listing.length; i++) {
+      const entry = listing[i];
+      if (entry === undefined) return;
+      const inode = directory.get(entry.name);
+      if (inode !== undefined && !emit(entry.name, inode, entry.cookie)) return;
     }
   }
 
@@ -491,6 +536,7 @@ export class Volume {
     if (inode.isDirectory) return;
     inode.mode &= ~S_ISUID;
     if ((inode.mode & S_IXGRP) !== 0) inode.mode &= ~S_ISGID;
+    inode.attributesChanged();
   }
 
   /** Puts another inode under a name without telling its document: the same file in a newer version. */
@@ -512,6 +558,12 @@ export class Volume {
       if (file.tree === directory.tree) this.#releaseStream(id);
     await this.kernel.entryChanged(this.root, name);
     await directory.tree.dispose();
+  }
+
+  /** Writes what journals are to know; `answer` is that of a request about inode `node`. */
+  flushJournals(node = 0, answer?: Answer): void {
+    const asked = answer === undefined ? undefined : this.inodes.get(node)?.tree.journal;
+    for (const journal of this.dirtyJournals) journal.flush(journal === asked ? answer : undefined);
   }
 
   /** Does what nobody waits for; a failure is reported, never thrown: it would end the loop that answers everybody. */
@@ -553,8 +605,7 @@ export class Volume {
 
   /** Frees an inode that no name, handle or kernel reference leads to. */
   #collect(inode: Inode): void {
-    const linked = inode.isDirectory ? inode.nlink > 1 : inode.nlink > 0;
-    if (linked || inode.opens > 0 || inode.lookups > 0) return;
+    if (isLinked(inode) || inode.opens > 0 || inode.lookups > 0) return;
     inode.tree.delete(inode);
   }
 
@@ -576,6 +627,29 @@ export class Volume {
     if (other !== undefined)
       void this.background(async () => await this.kernel.entryChanged(other, name));
   }
+}
+
+const isLinked = ({ isDirectory, nlink }: Inode): boolean => nlink > (isDirectory ? 1 : 0);
+
+const handleRecord = ({ id, file, flags, draft }: OpenFile): JournalRecord => [
+  'H',
+  id,
+  file.id,
+  flags,
+  draft?.document.name,
+  draft?.document.draftRecord(draft),
+];
+
+/** Index of the first entry beyond `offset`. */
+function firstAfter(listing: readonly Entry[], offset: number): number {
+  let low = 0;
+  let high = listing.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if ((listing[middle]?.cookie ?? 0) > offset) high = middle;
+    else low = middle + 1;
+  }
+  return low;
 }
 
 export const isReadOnlyOpen = (flags: number): boolean => (flags & O_ACCMODE) === O_RDONLY;

@@ -1,5 +1,5 @@
 import { EACCES } from './fs-error.js';
-import { type Caller, Directory, type Inode } from './inode.js';
+import { type Caller, Directory, type Entry, type Inode } from './inode.js';
 import { type Document, RegularFile } from './regular-file.js';
 import type { Tree } from './tree.js';
 
@@ -16,6 +16,9 @@ export type DocumentName = (typeof DOCUMENT_NAMES)[number];
 export const isDocumentName = (name: string): name is DocumentName =>
   (DOCUMENT_NAMES as readonly string[]).includes(name);
 
+/** In a listing the five come after everything else. */
+const ALIAS_COOKIES_FROM = 2 ** 40;
+
 /** `work/`: a scratch directory in which five names have a meaning, whichever file stands there. */
 export class WorkDirectory extends Directory {
   #documents: Partial<Record<string, Document>> = {};
@@ -31,7 +34,7 @@ export class WorkDirectory extends Directory {
   /** Who gives the names their meaning; set once, before scripts see the directory. */
   set documents(documents: Partial<Record<string, Document>>) {
     this.#documents = documents;
-    for (const [name, inode] of this.list()) this.#attach(name, inode);
+    for (const { name, inode } of this.entries()) this.#attach(name, inode);
   }
 
   override add(name: string, inode: Inode): void {
@@ -41,8 +44,14 @@ export class WorkDirectory extends Directory {
 
   override remove(name: string): Inode {
     const inode = super.remove(name);
-    if (inode instanceof RegularFile && inode.document === this.#documents[name])
+    if (
+      inode instanceof RegularFile &&
+      inode.document !== undefined &&
+      inode.document === this.#documents[name]
+    ) {
       inode.document = undefined;
+      this.tree.journal?.note(['F', inode.id, null]);
+    }
     return inode;
   }
 
@@ -85,11 +94,11 @@ export class ExecutionDirectory extends Directory {
     return isDocumentName(name) ? this.work.get(name) : super.get(name);
   }
 
-  override *list(): Iterable<readonly [string, Inode]> {
-    yield* super.list();
-    for (const name of DOCUMENT_NAMES) {
+  override *entries(): Iterable<Entry> {
+    yield* super.entries();
+    for (const [i, name] of DOCUMENT_NAMES.entries()) {
       const inode = this.work.get(name);
-      if (inode !== undefined) yield [name, inode];
+      if (inode !== undefined) yield { name, inode, cookie: ALIAS_COOKIES_FROM + i };
     }
   }
 
@@ -98,8 +107,8 @@ export class ExecutionDirectory extends Directory {
   }
 
   /** Changes under work/ change it too, so it is not kept. */
-  override names(): readonly string[] {
-    return [...this.list()].map(([name]) => name);
+  override listing(): readonly Entry[] {
+    return [...this.entries()];
   }
 
   override assertMayAdd(name: string, isDirectory: boolean): void {

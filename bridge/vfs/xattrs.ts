@@ -34,6 +34,7 @@ export function setxattr(inode: Inode, name: string, value: Uint8Array, flags: n
   xattrs.set(name, Uint8Array.from(value));
   inode.xattrs = xattrs;
   inode.touchCtime();
+  inode.tree.journal?.xattrs(inode);
 }
 
 export function listxattr(inode: Inode): string[] {
@@ -46,4 +47,5 @@ export function removexattr(inode: Inode, name: string): void {
   inode.xattrs?.delete(name);
   inode.tree.charge(-name.length - value.byteLength);
   inode.touchCtime();
+  inode.tree.journal?.xattrs(inode);
 }

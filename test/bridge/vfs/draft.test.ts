@@ -3,10 +3,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { DocumentDraft, type OwnBytes } from '#bridge/vfs/draft.js';
-import { DOCUMENT_BYTES_MAX, RegularFile } from '#bridge/vfs/regular-file.js';
+import { DOCUMENT_BYTES_MAX, type Document, RegularFile } from '#bridge/vfs/regular-file.js';
 import { InodeTable, Tree } from '#bridge/vfs/tree.js';
 import { type Random, randomTest } from '#test/support/random.js';
 import { FakeRun } from './fake-run.js';
+
+/** A draft asks nothing of its document; the journal does. */
+const NO_DOCUMENT = {} as Document;
 
 const OWNER = { uid: 0, gid: 0 };
 const MIB = 1024 * 1024;
@@ -33,7 +36,7 @@ class Handle {
   ) {
     if (how === 'truncate' && file.size > 0) file.truncate(0);
     this.file = file;
-    this.draft = new DocumentDraft(file, how !== 'read', memory);
+    this.draft = new DocumentDraft(NO_DOCUMENT, file, how !== 'read', memory);
   }
 
   write(text: string | Uint8Array, offset: number): this {
@@ -175,21 +178,21 @@ void t.test(
   'a failed commit makes its writes dirty again, whatever else was committed meanwhile',
   async (t) => {
     const handle = new Handle(newFile(t)).write('{}', 0);
-    const takeBackFirst = handle.draft.committing();
-    takeBackFirst();
+    const first = handle.draft.committing();
+    first.takeBack();
     t.equal(handle.draft.dirty, true);
 
     const again = handle.draft.committing();
     handle.write(' ', 2);
     const later = handle.draft.committing();
-    again();
+    again.takeBack();
     t.equal(handle.draft.dirty, true, 'the first failed while the second is under way');
-    later();
+    later.takeBack();
     t.equal(handle.draft.dirty, true, 'both failed');
     const [retry, twice] = [handle.draft.committing(), handle.draft.committing()];
     t.equal(handle.draft.dirty, false, 'a retry stores everything');
-    retry();
-    twice();
+    retry.takeBack();
+    twice.takeBack();
     t.equal(handle.draft.dirty, true, 'two closes of the same writes, both failed');
   },
 );
