@@ -14,6 +14,10 @@ export const MountdConfig = z.strictObject({
   lifeFile: z.string(),
   /** Names the processes of this life. */
   servingFile: z.string(),
+  /** Where whoever stops mountd finds its supervisor; written by one that another's death has called. */
+  supervisorFile: z.string(),
+  /** What runs here, for a process that takes over. */
+  runs: z.string(),
   dockerSocket: z.string(),
   hostsFile: z.string(),
   helpers: z.string(),
@@ -28,6 +32,10 @@ export type MountdConfig = z.infer<typeof MountdConfig>;
 
 /** Said by the serving process to its supervisor, once a second. */
 export const Beat = z.strictObject({ state: z.literal('alive') });
+
+/** Said by the supervisor to a process that stands by: serve now. */
+export const Go = z.strictObject({ state: z.literal('go'), takeOver: z.boolean() });
+export type Go = z.infer<typeof Go>;
 
 /** Said by both processes to whoever started them, over Node's IPC. */
 export const StartReport = z.discriminatedUnion('state', [

@@ -21,6 +21,8 @@ const TMP_BYTES_MAX = 64 * MIB;
 /** Enough for python's multiprocessing; a fork bomb ends here. */
 const PIDS_MAX = 128;
 const OPEN_FILES_MAX = 1024;
+/** Two of these are kept of what a container prints: of more, some may be missing after a process has died. */
+const LOG_FILE_SIZE = '32m';
 
 export interface ContainerSpec {
   readonly executionId: string;
@@ -128,6 +130,37 @@ export class Containers {
     }
   }
 
+  /**
+   * One that an earlier process started, with its output from the beginning. Undefined when it was not started.
+   * @throws ContainerLost
+   */
+  async resume(executionId: string): Promise<RunningContainer | undefined> {
+    const container = this.#docker.getContainer(`cronium-${executionId}`);
+    try {
+      const { State } = await container.inspect({ abortSignal: within(ANSWER_MS) });
+      if (State.Status === 'created') {
+        await this.#remove(container);
+        return undefined;
+      }
+      const following = container.logs({ follow: true, stdout: true, stderr: true });
+      const logs = (await orLate(following, START_MS)) as unknown as Readable;
+      const exited = container.wait({ condition: 'not-running' });
+      exited.catch(() => {}); // heard where it is awaited
+      return new RunningContainer(container, logs, exited, {
+        remove: async (one) => await this.#remove(one),
+        sentence: (error) => this.#sentence(error),
+      });
+    } catch (error) {
+      if (statusOf(error) === 404) return undefined;
+      throw new ContainerLost(this.#sentence(error));
+    }
+  }
+
+  /** Whatever is left of an execution's container goes. What cannot be removed now is reaped later. */
+  async discard(executionId: string): Promise<void> {
+    await this.#remove(this.#docker.getContainer(`cronium-${executionId}`)).catch(() => {});
+  }
+
   #options({ env, memoryBytes, ...spec }: ContainerSpec): Docker.ContainerCreateOptions {
     return {
       name: `cronium-${spec.executionId}`,
@@ -176,7 +209,11 @@ export class Containers {
             BindOptions: { Propagation: 'rprivate' },
           },
         ],
-        LogConfig: { Type: 'none', Config: {} },
+        // Read again, from the beginning, by a process that takes over.
+        LogConfig: {
+          Type: 'local',
+          Config: { 'max-size': LOG_FILE_SIZE, 'max-file': '2', compress: 'false' },
+        },
       },
     };
   }

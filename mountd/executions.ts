@@ -19,11 +19,18 @@ import type {
   Variable,
   VariableChange,
 } from '#bridge/wire/protocol.js';
-import { ContainerLost, type Containers } from './containers.js';
+import { AwaitedListener, type Received } from './awaited-listener.js';
+import {
+  ContainerLost,
+  type ContainerSpec,
+  type Containers,
+  type RunningContainer,
+} from './containers.js';
 import type { RunListener } from './control-server.js';
-import { LAUNCH, launchOf } from './launch-files.js';
+import { LAUNCH, type Launch, launchOf } from './launch-files.js';
 import { MaskedLog } from './masked-log.js';
 import type { MountedTree, MountHost } from './mount-host.js';
+import type { RunRecord, RunRecords } from './run-records.js';
 import { type Followed, follow, signalOf, statusOf } from './script-run.js';
 
 /** Scratch an execution may fill: room for real work, and 100 executions still fit on a small disk. */
@@ -39,6 +46,7 @@ export interface ExecutionsOptions {
   readonly link: Link;
   readonly mount: MountHost;
   readonly containers: Containers;
+  readonly records: RunRecords;
   /** Among the machines whose certificates have the same name. */
   readonly instance: string;
   /**
@@ -62,6 +70,8 @@ export class Executions implements AsyncDisposable {
   readonly #running = new Map<ExecutionId, MountdStatus['executions'][number]>();
   /** From before the server hears of them until it has heard, or cannot hear, of their end. */
   readonly #ours = new Set<ExecutionId>();
+  /** Of an earlier process, and not asked for again yet. */
+  readonly #awaited = new Map<ExecutionId, AwaitedRun>();
   readonly #runs = new Set<Promise<unknown>>();
   readonly #closing = new AbortController();
   #nonce = Date.now();
@@ -84,7 +94,47 @@ export class Executions implements AsyncDisposable {
   async run(request: RunRequest, listener: RunListener, signal: AbortSignal): Promise<RunResult> {
     if (this.#closing.signal.aborted)
       throw new BridgeError('unavailable', 'mountd is shutting down');
-    const run = this.#owned(request, listener, AbortSignal.any([signal, this.#closing.signal]));
+    const { received, ...asked } = request;
+    const executionId = request.executionId ?? ExecutionId.parse(randomUUID());
+    const awaited = this.#awaited.get(executionId);
+    if (awaited !== undefined) {
+      this.#awaited.delete(executionId);
+      awaited.listener.attach(listener, received ?? NOTHING, signal);
+      return await awaited.result;
+    }
+    if (this.#ours.has(executionId))
+      throw new BridgeError('conflict', `execution ${executionId} runs already`);
+    // Whatever became of it before is known to the server.
+    if (received !== undefined)
+      throw new BridgeError('not_found', `execution ${executionId} does not run here`);
+    const record: RunRecord = {
+      executionId,
+      request: asked,
+      acceptedAt: Date.now(),
+      nonce: this.#nonce++,
+    };
+    const until = AbortSignal.any([signal, this.#closing.signal]);
+    return await this.#tracked(this.#owned({ record, isResumed: false }, listener, until));
+  }
+
+  /** Goes on with what ran when an earlier process died. Whoever asked for it is to ask again. */
+  resume(records: readonly RunRecord[]): void {
+    const { log } = this.#options;
+    for (const record of records) {
+      const listener = new AwaitedListener();
+      const until = AbortSignal.any([listener.signal, this.#closing.signal]);
+      const result = this.#tracked(this.#owned({ record, isResumed: true }, listener, until));
+      this.#awaited.set(record.executionId, { listener, result });
+      log.info({ execution: record.executionId }, 'execution goes on');
+      const forget = () => {
+        // Its result is there for those who come late, too; not for ever.
+        setTimeout(() => this.#awaited.delete(record.executionId), RESULT_KEPT_MS).unref();
+      };
+      result.then(forget, forget);
+    }
+  }
+
+  async #tracked(run: Promise<RunResult>): Promise<RunResult> {
     this.#runs.add(run);
     try {
       return await run;
@@ -100,108 +150,83 @@ export class Executions implements AsyncDisposable {
   }
 
   async #owned(
-    request: RunRequest,
+    { record, isResumed }: Pick<Run, 'record' | 'isResumed'>,
     listener: RunListener,
     signal: AbortSignal,
   ): Promise<RunResult> {
-    const run: Run = { executionId: ExecutionId.parse(randomUUID()), unknown: undefined };
-    this.#ours.add(run.executionId);
+    const { records } = this.#options;
+    const { executionId } = record;
+    const run: Run = { executionId, record, isResumed, unknown: undefined };
+    this.#ours.add(executionId);
     try {
-      return await this.#run(run, request, listener, signal);
+      if (!isResumed) records.write(record);
+      return await this.#run(run, listener, signal);
     } finally {
-      this.#ours.delete(run.executionId);
-      if (run.unknown !== undefined) this.#options.onUnknown(run.executionId, run.unknown);
+      this.#ours.delete(executionId);
+      records.remove(executionId);
+      if (run.unknown !== undefined) this.#options.onUnknown(executionId, run.unknown);
     }
   }
 
-  async #run(
-    run: Run,
-    request: RunRequest,
-    listener: RunListener,
-    signal: AbortSignal,
-  ): Promise<RunResult> {
-    const { executionId } = run;
-    const { link, mount, containers, mountPoint, helpers, hostsFile, uid, gid } = this.#options;
-    const { runtime, exact, strict, user, org, timeoutMs, profile, readOnly } = request;
-    const image = request.image ?? LAUNCH[runtime].image;
-    await containers.assertImage(image);
+  async #run(run: Run, listener: RunListener, signal: AbortSignal): Promise<RunResult> {
+    const { executionId, record, isResumed } = run;
+    const { link, mount, containers, mountPoint, hostsFile, uid, gid } = this.#options;
+    const { runtime, exact, user, org, timeoutMs, profile, readOnly } = record.request;
+    const image = record.request.image ?? LAUNCH[runtime].image;
+    if (!isResumed) await containers.assertImage(image);
 
-    const event = eventDocument(request);
+    const event = eventDocument(record);
     const printed = new MaskedLog(async (log) => await listener.log(log));
     const news = new News(printed);
-    run.unknown = 'it was interrupted before its script was started';
-    using channel = await ExecutionChannel.create(
-      link,
-      this.#channels,
-      {
-        user,
-        ...(org !== undefined && { org }),
-        executionId,
-        instance: this.#options.instance,
-        variablesOf: request.variablesOf === 'org' && org !== undefined ? { org } : { user },
-        runtime,
-        event,
-        timeoutMs,
-        ...(profile !== undefined && { profile }),
-        ...(readOnly !== undefined && { readOnly }),
-      },
-      news,
-      signal,
-    );
+    run.unknown = isResumed ? INTERRUPTED : 'it was interrupted before its script was started';
+    const params = {
+      user,
+      ...(org !== undefined && { org }),
+      executionId,
+      instance: this.#options.instance,
+      variablesOf: record.request.variablesOf === 'org' && org !== undefined ? { org } : { user },
+      runtime,
+      event,
+      timeoutMs,
+      ...(profile !== undefined && { profile }),
+      ...(readOnly !== undefined && { readOnly }),
+    };
+    const opening = ExecutionChannel.create(link, this.#channels, params, news, signal);
+    if (record.ended !== undefined) return await this.#afterEnd(run, record.ended, opening);
+    using channel = await opening;
     listener.created(executionId);
     printed.learn(channel.variables);
     const log = this.#options.log.child({ execution: executionId });
-    const startedAt = Date.now();
+    const startedAt = record.startedAt ?? Date.now();
     this.#running.set(executionId, {
       executionId,
       runtime,
       startedAt,
-      script: request.script.name,
+      script: record.request.script.name,
     });
     try {
-      const launch = launchOf(runtime, request.script.data, {
-        helpers,
-        exact,
-        nonce: this.#nonce++,
-      });
-      await using tree = await mount.createTree(
-        {
-          id: executionId,
-          uid,
-          gid,
-          quota: SCRATCH_QUOTA,
-          input: request.input,
-          event: JSON.stringify(event, null, 2),
-          variables: channel.variables,
-          merged: channel.merged,
-          policy: { commit: request.commit, exact, strict },
-          files: launch.files,
-        },
-        hostOf(channel, printed, async (text) => {
-          // Bash goes on after a close that failed; whoever reads its output sees why.
-          if (runtime === 'bash')
-            await printed.push({ stream: 'stderr', data: Buffer.from(`${text}\n`) });
-        }),
-      );
+      const launch = this.#launchOf(record);
+      await using tree = await this.#treeOf(run, channel, printed, event, launch);
       news.deliverTo(tree);
-      await using container = await containers.start({
+      await using container = await this.#containerOf(run, {
         executionId,
         image,
         command: launch.command,
-        env: { ...request.env, ...launch.env },
+        env: { ...record.request.env, ...launch.env },
         croniumSource: join(mountPoint, executionId),
         hostsFile,
         uid,
         gid,
-        memoryBytes: request.memoryBytes,
-        cpus: request.cpus,
+        memoryBytes: record.request.memoryBytes,
+        cpus: record.request.cpus,
       });
-      log.info({ runtime, image }, 'execution started');
+      if (!isResumed) log.info({ runtime, image }, 'execution started');
       const cancelled = news.stop;
       const onLog: RunListener['log'] = async (log) => await printed.push(log);
+      const leftMs = Math.max(1, timeoutMs - (Date.now() - startedAt));
       let followed: Followed;
       try {
-        followed = await follow(container, { timeoutMs, onLog, signal, cancelled });
+        followed = await follow(container, { timeoutMs: leftMs, onLog, signal, cancelled });
       } catch (error) {
         if (!(error instanceof ContainerLost)) throw error;
         printed.end();
@@ -211,7 +236,7 @@ export class Executions implements AsyncDisposable {
           lostSentence(error.message),
         ];
         const ended: Ended = { ...LOST, startedAt, finishedAt: Date.now() };
-        await record(run, channel, ended, lost, warnings);
+        await recordEnd(run, channel, ended, lost, warnings);
         log.warn({ reason: error.message }, 'execution was lost');
         return resultOf(executionId, ended, lost, warnings, (key) => printed.isSecret(key));
       }
@@ -231,13 +256,18 @@ export class Executions implements AsyncDisposable {
       if (followed.stopped && cancelled.aborted) warnings.push(cancellation(cancelled.reason));
       if (printed.warning !== undefined) warnings.push(printed.warning);
       if (followed.wasCut) warnings.push(CUT);
-      await record(run, channel, ended, outcome, warnings);
+      const isSecret = (key: string) => printed.isSecret(key);
+      const finish = finishOf(ended, outcome, warnings);
+      const result = resultOf(executionId, ended, outcome, warnings, isSecret);
+      this.#write(record, { ended: { result, finish } });
+      await recordEnd(run, channel, ended, outcome, warnings);
       log.info({ status, exitCode: code, ms: ended.finishedAt - startedAt }, 'execution finished');
-      return resultOf(executionId, ended, outcome, warnings, (key) => printed.isSecret(key));
+      return resultOf(executionId, ended, outcome, warnings, isSecret);
     } catch (error) {
       const { message } = asBridgeError(error);
       log.warn({ reason: message }, 'execution could not be run');
-      const status = mount.isGone ? 'lost' : signal.aborted ? 'killed' : 'failed';
+      const isLost = mount.isGone || error instanceof Lost;
+      const status = isLost ? 'lost' : signal.aborted ? 'killed' : 'failed';
       const finishedAt = Date.now();
       // The server's record shall not stay open. If the server cannot be told now, it is later.
       const ended = { status, exitCode: null, signal: null, startedAt, finishedAt } as const;
@@ -248,24 +278,140 @@ export class Executions implements AsyncDisposable {
         },
         (cause: unknown) => log.warn({ err: cause }, 'the end was not recorded'),
       );
-      if (mount.isGone)
+      if (isLost)
         return resultOf(executionId, ended, UNKNOWN, [lostSentence(message)], () => false);
       throw error;
     } finally {
       this.#running.delete(executionId);
     }
   }
+
+  #launchOf({ request, nonce }: RunRecord): Launch {
+    const { helpers } = this.#options;
+    return launchOf(request.runtime, request.script.data, { helpers, exact: request.exact, nonce });
+  }
+
+  /** @throws Lost when an earlier process has left one that cannot be used */
+  async #treeOf(
+    { executionId, record: { request, startedAt }, isResumed }: Run,
+    channel: ExecutionChannel,
+    printed: MaskedLog,
+    event: EventDocument,
+    { files }: Launch,
+  ): Promise<MountedTree> {
+    const { mount, containers, uid, gid } = this.#options;
+    const { runtime, commit, exact, strict, input } = request;
+    const host = hostOf(channel, printed, async (text) => {
+      // Bash goes on after a close that failed; whoever reads its output sees why.
+      if (runtime === 'bash') await printed.warn(text);
+    });
+    const { variables, merged } = channel;
+    if (isResumed) {
+      const { restored, damaged } = mount.takenOver;
+      const [, reason] = damaged.find(([id]) => id === executionId) ?? [];
+      if (reason !== undefined) {
+        await containers.discard(executionId);
+        throw new Lost(`its files cannot be taken over: ${reason}`);
+      }
+      if (restored.includes(executionId))
+        return await mount.resumeTree(executionId, host, variables);
+      if (startedAt !== undefined) {
+        await containers.discard(executionId);
+        throw new Lost('its files could not be kept'); // a full disk, when it was time to note what they are
+      }
+    }
+    return await mount.createTree(
+      {
+        id: executionId,
+        uid,
+        gid,
+        quota: SCRATCH_QUOTA,
+        input,
+        event: JSON.stringify(event, null, 2),
+        variables,
+        merged,
+        policy: { commit, exact, strict },
+        files,
+      },
+      host,
+    );
+  }
+
+  /** @throws Lost when it was started, and is gone */
+  async #containerOf(
+    { executionId, record, isResumed }: Run,
+    spec: ContainerSpec,
+  ): Promise<RunningContainer> {
+    const { containers } = this.#options;
+    if (isResumed) {
+      const container = await containers.resume(executionId);
+      if (container !== undefined) return container;
+      if (record.isStarted === true) throw new Lost('somebody removed its container');
+    }
+    this.#write(record, { startedAt: Date.now() });
+    const container = await containers.start(spec);
+    this.#write(record, { isStarted: true });
+    return container;
+  }
+
+  #write(record: RunRecord, more: Pick<RunRecord, 'startedAt' | 'isStarted' | 'ended'>): void {
+    Object.assign(record, more);
+    this.#options.records.write(record);
+  }
+
+  /** An earlier process died when all was known, and perhaps not told. */
+  async #afterEnd(
+    run: Run,
+    { result, finish }: NonNullable<RunRecord['ended']>,
+    opening: Promise<ExecutionChannel>,
+  ): Promise<RunResult> {
+    const { containers, mount } = this.#options;
+    const { executionId } = run;
+    run.unknown = unrecorded(result);
+    try {
+      using channel = await opening;
+      await channel.finish(finish);
+      run.unknown = undefined;
+    } catch (error) {
+      if (asBridgeError(error).code === 'denied') run.unknown = undefined; // it has ended there
+    }
+    await containers.discard(executionId);
+    if (mount.takenOver.restored.includes(executionId)) await mount.removeTree(executionId);
+    return result;
+  }
 }
 
 /** One run, from before it exists. */
 interface Run {
   readonly executionId: ExecutionId;
+  readonly record: RunRecord;
+  /** An earlier process has begun it. */
+  readonly isResumed: boolean;
   /** What became of it, while nobody knows whether the server knows; undefined: the server has told us that it does. */
   unknown: string | undefined;
 }
 
 type Ended = Pick<RunResult, 'status' | 'exitCode' | 'signal' | 'startedAt' | 'finishedAt'>;
 type Finish = Params<ServerOperations, 'execution.finish'>;
+
+interface AwaitedRun {
+  readonly listener: AwaitedListener;
+  readonly result: Promise<RunResult>;
+}
+
+const NOTHING: Received = { stdout: 0, stderr: 0 };
+
+/** For whoever asks again late. */
+const RESULT_KEPT_MS = 60_000;
+
+const INTERRUPTED = 'mountd was interrupted before it was known how it ended';
+
+/** It cannot go on, and it is not its script's fault. */
+class Lost extends BridgeError {
+  constructor(reason: string) {
+    super('unavailable', reason);
+  }
+}
 
 const LOST = { status: 'lost', exitCode: null, signal: null } as const;
 
@@ -289,21 +435,27 @@ const unrecorded = ({ status, exitCode }: Ended): string =>
 const cancellation = (reason: unknown) =>
   `Warning: cancelled by an operator${reason === '' ? '' : `: ${String(reason)}`}`;
 
+/** What the server is told; adds to the warnings if that is not all. */
+function finishOf(ended: Ended, { rawOutput }: Outcome, warnings: string[]): Finish {
+  const isCut = rawOutput !== null && rawOutput.length > RAW_OUTPUT_MAX;
+  const cut = `Warning: output.json is kept up to ${RAW_OUTPUT_MAX} characters`;
+  if (isCut && !warnings.includes(cut)) warnings.push(cut);
+  return {
+    ...ended,
+    warnings,
+    ...(rawOutput !== null && { rawOutput: rawOutput.slice(0, RAW_OUTPUT_MAX) }),
+  };
+}
+
 /** Tells the server how it ended; adds to the warnings if it could not be told. */
-async function record(
+async function recordEnd(
   run: Run,
   channel: ExecutionChannel,
   ended: Ended,
   outcome: Outcome,
   warnings: string[],
 ): Promise<void> {
-  const finish: Finish = { ...ended, warnings };
-  const { rawOutput } = outcome;
-  if (rawOutput !== null) {
-    finish.rawOutput = rawOutput.slice(0, RAW_OUTPUT_MAX);
-    if (rawOutput.length > RAW_OUTPUT_MAX)
-      warnings.push(`Warning: output.json is kept up to ${RAW_OUTPUT_MAX} characters`);
-  }
+  const finish = finishOf(ended, outcome, warnings);
   run.unknown = unrecorded(ended);
   try {
     await channel.finish(finish);
@@ -396,8 +548,9 @@ class News implements ChannelListener {
 }
 
 /** event.json with every key, in the contract's order; what the caller left out gets a plain default. */
-function eventDocument({ event, script, runtime, user }: RunRequest): EventDocument {
-  const now = new Date().toISOString();
+function eventDocument({ request, acceptedAt }: RunRecord): EventDocument {
+  const { event, script, runtime, user } = request;
+  const now = new Date(acceptedAt).toISOString();
   return {
     id: event.id ?? 0,
     name: event.name ?? script.name,

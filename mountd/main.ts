@@ -1,11 +1,13 @@
 /** The serving process: composes everything, runs until told to stop or until it lost what it cannot do without. */
+import { spawn } from 'node:child_process';
 import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import { pino } from 'pino';
 import { Link } from '#bridge/client/link.js';
 import { abortConnection, unmount } from '#bridge/fuse/mount.js';
 import { asBridgeError } from '#bridge/wire/errors.js';
-import { type Beat, MountdConfig, type StartReport } from './config.js';
+import { type Beat, Go, MountdConfig, type StartReport } from './config.js';
 import { Containers } from './containers.js';
 import { ControlServer } from './control-server.js';
 import { Executions } from './executions.js';
@@ -13,7 +15,10 @@ import { beat } from './heartbeat.js';
 import { Life } from './life.js';
 import { LostExecutions } from './lost-executions.js';
 import { MountHost } from './mount-host.js';
+import { MountState } from './mount-state.js';
+import { markOf } from './process-mark.js';
 import { Reaper } from './reaper.js';
+import { RunRecords } from './run-records.js';
 
 /** The supervisor passes /dev/fuse, mounted, as this descriptor; the driver fuse-native mounts by itself. */
 const FUSE_FD = 3;
@@ -23,20 +28,62 @@ const GIVE_UP_MS = 10_000;
 
 const config = MountdConfig.parse(JSON.parse(process.argv[2] ?? ''));
 const log = pino({ level: config.logLevel, base: { process: 'mountd' } });
-const startedAt = Date.now();
 process.umask(0o077);
 
 /** Docker removes what an earlier life left behind within seconds; if not, serving does not wait for it. */
 const FIRST_REAP_MS = 10_000;
 
+const canBeTakenOver = () =>
+  config.driver === 'kernel' && new MountState(config.backing).canBeTakenOver;
+
 const report = (message: StartReport | Beat) => process.send?.(message);
 
-async function serve(): Promise<number> {
+/** Until the supervisor says so, this process has loaded its programs and waits. */
+async function go(): Promise<Go> {
+  return await new Promise((resolve) => {
+    const gone = () => process.exit(0);
+    process.once('disconnect', gone);
+    process.once('message', (message) => {
+      process.off('disconnect', gone);
+      resolve(Go.parse(message));
+    });
+  });
+}
+
+const openMount = async (takeOver: boolean): Promise<MountHost> =>
+  await MountHost.open({
+    ...(config.driver === 'kernel'
+      ? { driver: config.driver, fuseFd: FUSE_FD, takeOver }
+      : { driver: config.driver, mountPoint: config.mountPoint }),
+    backing: config.backing,
+    logLevel: config.logLevel,
+  });
+
+/**
+ * The supervisor was killed. Another one gets the mount, and starts a process that takes over from this one: that is proven,
+ * and this one would have nobody to watch it.
+ */
+function callSupervisor(): never {
+  const supervisor = fileURLToPath(new URL('./supervisor.js', import.meta.url));
+  const mark = JSON.stringify(markOf(process.pid));
+  spawn(process.execPath, ['--enable-source-maps', supervisor, process.argv[2] ?? '', mark], {
+    detached: true,
+    stdio: ['ignore', 'inherit', 'inherit', FUSE_FD],
+    cwd: '/',
+  }).unref();
+  process.exit(1);
+}
+
+async function serve({ takeOver }: Go): Promise<number> {
+  const startedAt = Date.now();
   const stopped = new Promise<number>((resolve) => {
     process.once('SIGTERM', () => resolve(0));
     process.once('SIGINT', () => resolve(0));
     // The supervisor is gone, and with it whoever would have unmounted after us.
-    process.once('disconnect', () => resolve(1));
+    process.once('disconnect', () => {
+      if (canBeTakenOver()) callSupervisor();
+      resolve(1);
+    });
   });
   let mounted: MountHost | undefined;
   using _heart = beat(
@@ -48,9 +95,17 @@ async function serve(): Promise<number> {
   const life = new Life(config.lifeFile);
   const containers = new Containers(config.dockerSocket, config.instance);
   let executions: Executions | undefined;
-  const isOurs = (executionId: string) => executions?.isOurs(executionId) ?? false;
+  const records = new RunRecords(config.runs);
+  if (!takeOver) records.clear();
+  const before = records.all();
+  const resumed = new Set<string>(before.map(({ executionId }) => executionId));
+  const isOurs = (executionId: string) =>
+    executions?.isOurs(executionId) ?? resumed.has(executionId);
+  // Scripts wait for this. What is left of others can wait.
+  const taken = takeOver ? await openMount(true) : undefined;
   using reaper = new Reaper(containers, isOurs, log);
-  await Promise.race([reaper.first, sleep(FIRST_REAP_MS, undefined, { ref: false })]);
+  if (!takeOver)
+    await Promise.race([reaper.first, sleep(FIRST_REAP_MS, undefined, { ref: false })]);
   await using link = new Link({
     address: config.server,
     software: config.software,
@@ -64,13 +119,7 @@ async function serve(): Promise<number> {
       };
     },
   });
-  await using mount = await MountHost.open({
-    ...(config.driver === 'kernel'
-      ? { driver: config.driver, fuseFd: FUSE_FD }
-      : { driver: config.driver, mountPoint: config.mountPoint }),
-    backing: config.backing,
-    logLevel: config.logLevel,
-  });
+  await using mount = taken ?? (await openMount(false));
   mounted = mount;
   await using lost = new LostExecutions({ link, life, isOurs, log });
   await using runs = new Executions({
@@ -79,10 +128,13 @@ async function serve(): Promise<number> {
     link,
     mount,
     containers,
+    records,
     log,
     onUnknown: (executionId, reason) => lost.add(executionId, reason),
   });
   executions = runs;
+  runs.resume(before);
+  for (const id of mount.takenOver.restored) if (!resumed.has(id)) await mount.removeTree(id);
   await using _control = await ControlServer.open(config.controlSocket, {
     run: async (request, listener, signal) => await runs.run(request, listener, signal),
     status: () => ({
@@ -97,8 +149,11 @@ async function serve(): Promise<number> {
   });
   report({ state: 'ready' });
   log.info({ mount: config.mountPoint, driver: config.driver }, 'serving');
-  const gone = mount.ended.then((reason) => {
-    log.error({ reason }, 'the mount is gone');
+  const gone = mount.ended.then(({ reason, isMounted }) => {
+    log.error({ reason }, isMounted ? 'the file system has died' : 'the mount is gone');
+    // Another process can answer what this one cannot any more.
+    if (isMounted && canBeTakenOver()) process.exit(1);
+    new MountState(config.backing).end();
     // Whoever waits in the kernel for an answer of ours waits in vain, and Docker could not stop a container of such.
     abortConnection(config.mountPoint);
     setTimeout(() => process.exit(1), GIVE_UP_MS).unref();
@@ -111,18 +166,20 @@ async function serve(): Promise<number> {
   return code;
 }
 
-serve().then(
-  async (code) => {
-    if (!process.connected) {
-      abortConnection(config.mountPoint);
-      await unmount(config.mountPoint);
-    }
-    process.exit(code);
-  },
-  (error: unknown) => {
-    const { message } = asBridgeError(error);
-    log.fatal({ err: error }, 'cannot serve');
-    report({ state: 'failed', message });
-    process.exit(1);
-  },
-);
+go()
+  .then(serve)
+  .then(
+    async (code) => {
+      if (!process.connected) {
+        abortConnection(config.mountPoint);
+        await unmount(config.mountPoint);
+      }
+      process.exit(code);
+    },
+    (error: unknown) => {
+      const { message } = asBridgeError(error);
+      log.fatal({ err: error }, 'cannot serve');
+      report({ state: 'failed', message });
+      process.exit(1);
+    },
+  );

@@ -65,6 +65,12 @@ export class MaskedLog {
     await this.#give(stream, this.#streams[stream].push(data));
   }
 
+  /** A warning of ours, which may quote what the script wrote. */
+  async warn(text: string): Promise<void> {
+    const data = Buffer.from(`${this.mask(text)}\n`);
+    await this.#passOn({ stream: 'stderr', data, isWarning: true });
+  }
+
   /** Passes on what is held back, a KiB at most: there is nothing to follow. A reader who is slow or gone is not waited for. */
   end(): void {
     this.#catchUp();

@@ -13,6 +13,7 @@ import {
   type NativeMount,
   type RuntimeCalls,
   serveFuse,
+  type TakenOverTrees,
 } from './serve-fuse.js';
 
 /** The kernel answers a mount within milliseconds; a wait this long means that something holds it. */
@@ -69,30 +70,39 @@ function here(mount: NativeMount): Serving {
 export class MountHost implements AsyncDisposable {
   readonly #serving: Serving;
   readonly #fuse: FuseCalls;
-  readonly #runtimes = new Map<string, RunHost>();
+  /** A promise while nobody has claimed a tree that was taken over. */
+  readonly #runtimes = new Map<string, RunHost | Promise<RunHost>>();
+  readonly #unclaimed = new Map<string, Unclaimed>();
+  /** Those that an earlier process served. */
+  takenOver: TakenOverTrees = { restored: [], damaged: [] };
   #ready: () => void = () => {};
   #isGone = false;
-  /** Resolves with the reason when the mount is gone, asked for or not. */
-  readonly ended: Promise<string>;
+  /** Resolves when nothing is answered any more, asked for or not; `isMounted`: somebody else could answer. */
+  readonly ended: Promise<{ readonly reason: string; readonly isMounted: boolean }>;
 
   private constructor(serving: Serving) {
     this.#serving = serving;
-    let ended: (reason: string) => void = () => {};
+    let ended: (end: { reason: string; isMounted: boolean }) => void = () => {};
     this.ended = new Promise((resolve) => {
       ended = resolve;
     });
-    const runtime = (id: string): RunHost => {
+    const runtime = (id: string): RunHost | Promise<RunHost> => {
       const found = this.#runtimes.get(id);
       if (found === undefined) throw new BridgeError('denied', `execution ${id} has ended`);
       return found;
     };
     const fuse = connectPort<FuseCalls, RuntimeCalls>(serving.port, {
+      takenOver: async (trees) => {
+        this.takenOver = trees;
+        for (const id of trees.restored) this.#awaitClaim(id);
+      },
       ready: async () => this.#ready(),
-      ended: async (reason) => ended(reason ?? 'the file system was unmounted'),
-      commitVariables: async (id, edit) => await runtime(id).commitVariables(edit),
-      setOutput: async (id, text) => await runtime(id).setOutput(text),
-      setCondition: async (id, condition) => await runtime(id).setCondition(condition),
-      warned: async (id, text) => await runtime(id).warned(text),
+      ended: async (reason) =>
+        ended({ reason: reason ?? 'the file system was unmounted', isMounted: false }),
+      commitVariables: async (id, edit) => await (await runtime(id)).commitVariables(edit),
+      setOutput: async (id, text) => await (await runtime(id)).setOutput(text),
+      setCondition: async (id, condition) => await (await runtime(id)).setCondition(condition),
+      warned: async (id, text) => await (await runtime(id)).warned(text),
     });
     this.#fuse = fuse.calls;
     void this.ended.then(() => {
@@ -100,13 +110,14 @@ export class MountHost implements AsyncDisposable {
     });
     void serving.ended.then((reason) => {
       fuse.fail(new BridgeError('unavailable', 'the file system has ended'));
-      ended(reason);
+      ended({ reason, isMounted: true });
     });
   }
 
   /** Starts answering the kernel. @throws BridgeError `timeout`, `unavailable` */
   static async open(mount: KernelMount | NativeMount): Promise<MountHost> {
-    rmSync(mount.backing, { recursive: true, force: true });
+    const isNew = mount.driver !== 'kernel' || !mount.takeOver;
+    if (isNew) rmSync(mount.backing, { recursive: true, force: true });
     mkdirSync(mount.backing, { recursive: true, mode: 0o700 });
     const host = new MountHost(mount.driver === 'kernel' ? onThread(mount) : here(mount));
     const silence = new AbortController();
@@ -115,7 +126,7 @@ export class MountHost implements AsyncDisposable {
         new Promise<void>((resolve) => {
           host.#ready = resolve;
         }),
-        host.ended.then((reason) => {
+        host.ended.then(({ reason }) => {
           throw new BridgeError('unavailable', reason);
         }),
         sleep(MOUNT_READY_MS, undefined, { signal: silence.signal }).then(() => {
@@ -156,9 +167,43 @@ export class MountHost implements AsyncDisposable {
     return new MountedTree(this.#fuse, spec.id, () => this.#runtimes.delete(spec.id));
   }
 
+  /** A tree that was taken over; what it asked for meanwhile goes to `runtime` now. */
+  async resumeTree(
+    id: string,
+    runtime: RunHost,
+    variables: readonly Variable[],
+  ): Promise<MountedTree> {
+    await this.#fuse.resumeTree(id, variables);
+    this.#runtimes.set(id, runtime);
+    this.#unclaimed.get(id)?.resolve(runtime);
+    this.#unclaimed.delete(id);
+    return new MountedTree(this.#fuse, id, () => this.#runtimes.delete(id));
+  }
+
+  /** Nobody goes on with it: its container must be gone. */
+  async removeTree(id: string): Promise<void> {
+    this.#runtimes.delete(id);
+    this.#unclaimed.get(id)?.reject(new BridgeError('denied', `execution ${id} has ended`));
+    this.#unclaimed.delete(id);
+    await this.#fuse.removeTree(id);
+  }
+
+  #awaitClaim(id: string): void {
+    const claimed = new Promise<RunHost>((resolve, reject) => {
+      this.#unclaimed.set(id, { resolve, reject });
+    });
+    claimed.catch(() => {}); // whoever waits for it hears of it
+    this.#runtimes.set(id, claimed);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#serving.stop();
   }
+}
+
+interface Unclaimed {
+  readonly resolve: (runtime: RunHost) => void;
+  readonly reject: (error: BridgeError) => void;
 }
 
 export class MountedTree implements AsyncDisposable {

@@ -2,13 +2,15 @@ import { pino } from 'pino';
 import type { RunHost, Runtime } from '#bridge/client/runtime.js';
 import type { Driver } from '#bridge/fuse/driver.js';
 import { NativeDriver } from '#bridge/fuse/native-driver.js';
-import { FuseSession } from '#bridge/fuse/session.js';
+import { FuseSession, type SessionOptions } from '#bridge/fuse/session.js';
 import type { Outcome } from '#bridge/vfs/documents.js';
 import { ExecutionTree, type TreeSpec } from '#bridge/vfs/execution-tree.js';
 import { Volume } from '#bridge/vfs/volume.js';
 import { BridgeError } from '#bridge/wire/errors.js';
 import type { Variable, VariableChange } from '#bridge/wire/protocol.js';
+import { MountState } from './mount-state.js';
 import { connectPort, type Port } from './port-calls.js';
+import { restoreTrees } from './restore-trees.js';
 
 /**
  * The side that answers the kernel: it holds the file system and nothing else; what needs the server is asked of the other
@@ -25,6 +27,8 @@ export interface KernelMount extends MountBase {
   readonly driver: 'kernel';
   /** /dev/fuse, mounted. */
   readonly fuseFd: number;
+  /** An earlier process has served it: go on where that has stopped. */
+  readonly takeOver: boolean;
 }
 
 export interface NativeMount extends MountBase {
@@ -36,6 +40,8 @@ export interface NativeMount extends MountBase {
 /** What the host's side asks of this one. */
 export interface FuseCalls {
   createTree(spec: TreeSpec): Promise<void>;
+  /** One that was taken over has a runtime again. */
+  resumeTree(id: string, variables: readonly Variable[]): Promise<void>;
   variablesChanged(id: string, changes: readonly VariableChange[]): Promise<void>;
   variablesRefreshed(id: string, variables: readonly Variable[]): Promise<void>;
   /** Commits what is left and sums up; the container has ended. */
@@ -47,8 +53,17 @@ export interface FuseCalls {
   beat(): Promise<void>;
 }
 
+/** Executions whose trees an earlier process served. */
+export interface TakenOverTrees {
+  readonly restored: readonly string[];
+  /** With the reason why they cannot go on. */
+  readonly damaged: readonly (readonly [string, string])[];
+}
+
 /** What this side asks of the host's. */
 export interface RuntimeCalls {
+  /** Before anything else, when the mount was taken over. */
+  takenOver(trees: TakenOverTrees): Promise<void>;
   ready(): Promise<void>;
   ended(reason: string | undefined): Promise<void>;
   commitVariables(
@@ -73,16 +88,19 @@ export function serveFuse(port: Port, mount: KernelMount | NativeMount): Driver 
     return found;
   };
 
+  const runtimeOf = (id: string): RunHost => ({
+    commitVariables: (edit) => host.commitVariables(id, edit),
+    setOutput: (text) => host.setOutput(id, text),
+    setCondition: (condition) => host.setCondition(id, condition),
+    warned: (text) => host.warned(id, text),
+  });
+  const isJournaled = mount.driver === 'kernel';
   const { calls: host } = connectPort<RuntimeCalls, FuseCalls>(port, {
     createTree: async (spec) => {
-      const runtime: RunHost = {
-        commitVariables: (edit) => host.commitVariables(spec.id, edit),
-        setOutput: (text) => host.setOutput(spec.id, text),
-        setCondition: (condition) => host.setCondition(spec.id, condition),
-        warned: (text) => host.warned(spec.id, text),
-      };
-      trees.set(spec.id, ExecutionTree.create(volume, backing, spec, runtime));
+      const tree = ExecutionTree.create(volume, backing, spec, runtimeOf(spec.id), isJournaled);
+      trees.set(spec.id, tree);
     },
+    resumeTree: async (id, variables) => tree(id).documents.refreshed(variables),
     variablesChanged: async (id, changes) => trees.get(id)?.documents.changed(changes),
     variablesRefreshed: async (id, variables) => trees.get(id)?.documents.refreshed(variables),
     finishTree: async (id, success) => await tree(id).documents.finish(success),
@@ -97,9 +115,19 @@ export function serveFuse(port: Port, mount: KernelMount | NativeMount): Driver 
 
   const driver =
     mount.driver === 'kernel'
-      ? new FuseSession(mount.fuseFd, volume, log)
+      ? new FuseSession(mount.fuseFd, volume, log, sessionOptions(mount))
       : new NativeDriver(volume, mount.mountPoint, log);
   void driver.ready.then(() => host.ready());
   void driver.ended.then((error) => host.ended(error?.message));
   return driver;
+
+  function sessionOptions({ takeOver }: KernelMount): SessionOptions {
+    const state = new MountState(backing);
+    if (!takeOver) return { onNegotiated: (canResend) => state.begin(canResend) };
+    volume.generation = state.next();
+    const restored = restoreTrees(volume, backing, runtimeOf, log);
+    for (const [id, one] of restored.trees) trees.set(id, one);
+    void host.takenOver({ restored: [...restored.trees.keys()], damaged: restored.damaged });
+    return { takenOver: { answers: restored.answers } };
+  }
 }

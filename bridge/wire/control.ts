@@ -26,6 +26,10 @@ const RESERVED_ENV =
   /^(PATH|HOSTNAME|TINI_.*|HOME|LANG|TZ|TMPDIR|BASH_ENV|PYTHONPATH|NODE_OPTIONS|LD_.*)$/;
 
 export const RunRequest = z.strictObject({
+  /** Chosen by whoever asks: asked for again, after mountd's serving process has died, it is the same run. */
+  executionId: ExecutionId.optional(),
+  /** Asked for again: bytes of its output that were received. */
+  received: z.strictObject({ stdout: z.int().min(0), stderr: z.int().min(0) }).optional(),
   script: z.strictObject({ name: z.string().max(4096), data: Bytes }),
   runtime: Runtime,
   image: z.string().max(512).optional(),
@@ -118,5 +122,7 @@ export const LOG = 'log';
 export const Log = z.strictObject({
   stream: z.enum(['stdout', 'stderr']),
   data: Bytes,
+  /** A warning of ours: it does not count as received output. */
+  isWarning: z.literal(true).optional(),
 });
 export type Log = z.infer<typeof Log>;

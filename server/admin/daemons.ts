@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { closeSync, openSync, rmSync } from 'node:fs';
+import { closeSync, existsSync, openSync, rmSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { z } from 'zod';
@@ -50,6 +50,11 @@ export class Daemon {
   get pid(): number | undefined {
     const mark = readMark(this.#runFile);
     return mark !== undefined && isRunning(mark) ? mark.pid : undefined;
+  }
+
+  /** It was started, and nobody has stopped it: if it does not run it may be back in a moment. */
+  get isWanted(): boolean {
+    return existsSync(this.#runFile);
   }
 
   /** Starts it in the background and waits until it serves. @throws BridgeError with its own last words */

@@ -23,6 +23,7 @@ const DOCKER_SOCKET = '/var/run/docker.sock';
 /** A server that died is back within a second; one that takes longer is worth a word. */
 const RESTART_MS = 3_000;
 const RESTART_POLL_MS = 100;
+const TAKE_OVER_POLL_MS = 20;
 
 /** The images' user `cronium`. */
 const SCRIPT_UID = 1000;
@@ -120,9 +121,15 @@ export class Installation {
     }
   }
 
-  /** A connection to mountd. */
-  async control(): Promise<ControlConnection<ControlOperations>> {
-    return await ControlConnection.open(this.state.path('run', 'mountd.sock'), CONTROL_OPERATIONS);
+  /** A connection to mountd; while one process takes over from another it is waited for. */
+  async control(waitMs = RESTART_MS): Promise<ControlConnection<ControlOperations>> {
+    const socket = this.state.path('run', 'mountd.sock');
+    for (const deadline = Date.now() + waitMs; ; await sleep(TAKE_OVER_POLL_MS))
+      try {
+        return await ControlConnection.open(socket, CONTROL_OPERATIONS);
+      } catch (error) {
+        if (!this.mountd.isWanted || Date.now() > deadline) throw error;
+      }
   }
 
   /** @throws BridgeError `not_found` when `cronium up` never made them, `denied` when they cannot be read */
@@ -182,6 +189,8 @@ export class Installation {
       controlSocket: path('run', 'mountd.sock'),
       lifeFile: path('mountd', 'life.json'),
       servingFile: path('run', 'mountd-serving.json'),
+      supervisorFile: path('run', 'mountd.json'),
+      runs: path('mountd', 'runs'),
       dockerSocket: this.state.settings().dockerSocket ?? DOCKER_SOCKET,
       hostsFile: path('run', 'hosts'),
       helpers: fileURLToPath(new URL('../../../helpers-legacy/', import.meta.url)),

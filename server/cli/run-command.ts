@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { basename, extname } from 'node:path';
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
@@ -16,8 +17,9 @@ import {
   type RunResult,
   type RuntimeName,
 } from '#bridge/wire/control.js';
+import { asBridgeError } from '#bridge/wire/errors.js';
 import { parse } from '#bridge/wire/frames.js';
-import type { ExecutionId } from '#bridge/wire/names.js';
+import { ExecutionId } from '#bridge/wire/names.js';
 import { PROFILES } from '#bridge/wire/protocol/credentials.js';
 import {
   EventDocument,
@@ -122,6 +124,7 @@ export const run = command({
     const cpus = Number(values.cpus);
     if (!(cpus > 0)) throw new Misuse(`--cpus ${values.cpus}: write a number like 1 or 0.5`);
     const request: RunRequest = {
+      executionId: ExecutionId.parse(randomUUID()),
       script: { name: basename(path), data: script },
       runtime: runtimeOf(values.runtime, path),
       ...(values.image !== undefined && { image: values.image }),
@@ -142,14 +145,12 @@ export const run = command({
     };
     const target = new Installation(State.of(values.state, io.env));
     target.state.settings(); // says so when nothing is installed
-    using mountd = await target.control();
-    const running = new Running(target, mountd, request, io.signal);
+    using running = new Running(target, await target.control(), request, io.signal);
     return values.json ? await runForProgram(running, io) : await runForPerson(running, io);
   },
 });
 
 async function runForPerson(running: Running, io: Io): Promise<number> {
-  const { mountd } = running;
   const shown = new Set<string>();
   /** Streams that wait for their reader. */
   const full = new Set<NodeJS.WriteStream>();
@@ -161,11 +162,11 @@ async function runForPerson(running: Running, io: Io): Promise<number> {
     // A slow reader slows the script down, not our memory up; one that has gone is no reader. What was read from mountd before
     // the pause still comes here.
     full.add(target);
-    mountd.pause();
+    running.pause();
     const resume = () => {
       full.delete(target);
       target.off('drain', resume).off('close', resume);
-      if (full.size === 0) mountd.resume();
+      if (full.size === 0) running.resume();
     };
     target.on('drain', resume).on('close', resume);
   });
@@ -249,15 +250,18 @@ export function resultJson(result: RunResult, stdout: string, stderr: string): s
   return `{${members.map(([key, text]) => `"${key}":${text}`).join(',')}}`;
 }
 
-/** One run: by mountd, or, when that dies under it, by what the server knows of it. */
-class Running {
-  readonly mountd: ControlConnection<ControlOperations>;
+/**
+ * One run: by mountd, whichever process of it serves, or, when none can go on with it, by what the server knows of it.
+ */
+class Running implements Disposable {
   readonly #target: Installation;
   readonly #request: RunRequest;
   readonly #signal: AbortSignal;
   readonly #startedAt = Date.now();
+  readonly #received = { stdout: 0, stderr: 0 };
+  #mountd: ControlConnection<ControlOperations>;
+  #isPaused = false;
   #executionId: ExecutionId | undefined;
-  #isCut = false;
 
   constructor(
     target: Installation,
@@ -266,32 +270,83 @@ class Running {
     signal: AbortSignal,
   ) {
     this.#target = target;
-    this.mountd = mountd;
+    this.#mountd = mountd;
     this.#request = request;
     this.#signal = signal;
-    void mountd.closed.then(() => {
-      this.#isCut = true;
-    });
+  }
+
+  /** Stops reading, and with it the script, until `resume`. */
+  pause(): void {
+    this.#isPaused = true;
+    this.#mountd.pause();
+  }
+
+  resume(): void {
+    this.#isPaused = false;
+    this.#mountd.resume();
   }
 
   /** Resolves when the run has ended. Once. @throws BridgeError when it did not begin */
   async end(onLog: (log: Log) => void): Promise<RunResult> {
-    this.mountd.onPush = (_channel, topic, value) => {
-      if (topic === LOG) onLog(parse(Log, value, 'a log line'));
-      if (topic === CREATED) this.#executionId = parse(Created, value, topic).executionId;
-    };
-    try {
-      // Closing the connection is what stops the script; see control.ts.
-      return await this.mountd.call('run', this.#request, {
-        channel: RUN_CHANNEL,
-        deadlineMs: this.#request.timeoutMs + RUN_OVERHEAD_MS,
-        signal: this.#signal,
+    for (let request = this.#request; ; ) {
+      let isCut = false;
+      const mountd = this.#mountd;
+      void mountd.closed.then(() => {
+        isCut = true;
       });
-    } catch (error) {
-      await turn(); // the end of the connection is told after that of its calls
-      if (!this.#isCut || this.#executionId === undefined || this.#signal.aborted) throw error;
-      return await this.#lost(this.#executionId);
+      try {
+        return await this.#asked(mountd, request, onLog);
+      } catch (error) {
+        await turn(); // the end of the connection is told after that of its calls
+        if (this.#signal.aborted) throw error;
+        // Another process goes on with it, unless it cannot, or the connection was lost before anything had begun.
+        if (isCut && (await this.#reconnected())) {
+          const received = this.#executionId === undefined ? undefined : { ...this.#received };
+          request = { ...this.#request, ...(received !== undefined && { received }) };
+          continue;
+        }
+        const isUnknown =
+          request.received !== undefined && asBridgeError(error).code === 'not_found';
+        if ((!isCut && !isUnknown) || this.#executionId === undefined) throw error;
+        return await this.#lost(this.#executionId);
+      }
     }
+  }
+
+  async #asked(
+    mountd: ControlConnection<ControlOperations>,
+    request: RunRequest,
+    onLog: (log: Log) => void,
+  ): Promise<RunResult> {
+    mountd.onPush = (_channel, topic, value) => {
+      if (topic === CREATED) this.#executionId = parse(Created, value, topic).executionId;
+      if (topic !== LOG) return;
+      const log = parse(Log, value, 'a log line');
+      if (log.isWarning !== true) this.#received[log.stream] += log.data.byteLength;
+      onLog(log);
+    };
+    // Closing the connection is what stops the script; see control.ts.
+    return await mountd.call('run', request, {
+      channel: RUN_CHANNEL,
+      deadlineMs: this.#request.timeoutMs + RUN_OVERHEAD_MS,
+      signal: this.#signal,
+    });
+  }
+
+  /** Whether there is a connection again, to whichever process serves now. */
+  async #reconnected(): Promise<boolean> {
+    this.#mountd[Symbol.dispose]();
+    try {
+      this.#mountd = await this.#target.control(LOST_WAIT_MS);
+      if (this.#isPaused) this.#mountd.pause();
+      return true;
+    } catch {
+      return false; // it was stopped, or does not come back
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#mountd[Symbol.dispose]();
   }
 
   async #lost(executionId: ExecutionId): Promise<RunResult> {

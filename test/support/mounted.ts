@@ -124,7 +124,7 @@ export class TestMount implements AsyncDisposable {
     }
     const fuseFd = openFuseDevice();
     await mountFuse(fuseFd, mountPoint);
-    const host = await MountHost.open({ driver, fuseFd, ...common });
+    const host = await MountHost.open({ driver, fuseFd, takeOver: false, ...common });
     return new TestMount(directory, mountPoint, host);
   }
 

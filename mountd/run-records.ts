@@ -1,0 +1,90 @@
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { RunRequest, RunResult } from '#bridge/wire/control.js';
+import { ExecutionId } from '#bridge/wire/names.js';
+import { SERVER_OPERATIONS } from '#bridge/wire/protocol.js';
+
+/** What a process that takes over must know of a run. */
+export const RunRecord = z.strictObject({
+  executionId: ExecutionId,
+  request: RunRequest,
+  acceptedAt: z.int(),
+  /** Numbers the script's name. */
+  nonce: z.int(),
+  /** The container was about to be started. */
+  startedAt: z.int().optional(),
+  /** It was: one that is not there any more is not started again. */
+  isStarted: z.literal(true).optional(),
+  /** How it ended; what is left is to tell those who wait for it, and the server. */
+  ended: z
+    .strictObject({ result: RunResult, finish: SERVER_OPERATIONS['execution.finish'].params })
+    .optional(),
+});
+export type RunRecord = z.infer<typeof RunRecord>;
+
+const SUFFIX = '.json';
+
+/**
+ * A file for every run. Not synced: it must survive the process, and a machine that stops ends every run. The script and its input
+ * are in it, readable by root only, until the run is over.
+ */
+export class RunRecords {
+  readonly #directory: string;
+
+  constructor(directory: string) {
+    this.#directory = directory;
+    mkdirSync(directory, { recursive: true, mode: 0o700 });
+  }
+
+  /** Nothing that ran before goes on. */
+  clear(): void {
+    rmSync(this.#directory, { recursive: true, force: true });
+    mkdirSync(this.#directory, { recursive: true, mode: 0o700 });
+  }
+
+  write(record: RunRecord): void {
+    const path = this.#pathOf(record.executionId);
+    writeFileSync(`${path}.new`, JSON.stringify(record, withBytes), { mode: 0o600 });
+    renameSync(`${path}.new`, path);
+  }
+
+  remove(executionId: ExecutionId): void {
+    rmSync(this.#pathOf(executionId), { force: true });
+  }
+
+  /** All there are; one that cannot be read is nobody's, and its execution is found to be lost. */
+  all(): RunRecord[] {
+    const names = readdirSync(this.#directory).filter((name) => name.endsWith(SUFFIX));
+    return names.flatMap((name) => {
+      try {
+        const text = readFileSync(join(this.#directory, name), 'utf8');
+        return [RunRecord.parse(JSON.parse(text, toBytes))];
+      } catch {
+        rmSync(join(this.#directory, name), { force: true });
+        return [];
+      }
+    });
+  }
+
+  #pathOf(executionId: ExecutionId): string {
+    return join(this.#directory, `${executionId}${SUFFIX}`);
+  }
+}
+
+/** The script: JSON has no bytes. */
+const BYTES = 'base64:';
+const isScript = (key: string) => key === 'data';
+
+/** `this` holds the value as it was before JSON.stringify asked it for its own idea. */
+function withBytes(this: unknown, key: string, value: unknown): unknown {
+  const raw = (this as Record<string, unknown>)[key];
+  return isScript(key) && raw instanceof Uint8Array
+    ? `${BYTES}${Buffer.from(raw).toString('base64')}`
+    : value;
+}
+
+const toBytes = (key: string, value: unknown): unknown =>
+  isScript(key) && typeof value === 'string' && value.startsWith(BYTES)
+    ? Buffer.from(value.slice(BYTES.length), 'base64')
+    : value;
