@@ -311,6 +311,7 @@ export class Executions implements AsyncDisposable {
       const [, reason] = damaged.find(([id]) => id === executionId) ?? [];
       if (reason !== undefined) {
         await containers.discard(executionId);
+        await mount.discard(executionId);
         throw new Lost(`its files cannot be taken over: ${reason}`);
       }
       if (restored.includes(executionId))

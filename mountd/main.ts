@@ -135,6 +135,7 @@ async function serve({ takeOver }: Go): Promise<number> {
   executions = runs;
   runs.resume(before);
   for (const id of mount.takenOver.restored) if (!resumed.has(id)) await mount.removeTree(id);
+  for (const [id] of mount.takenOver.damaged) if (!resumed.has(id)) await mount.discard(id);
   await using _control = await ControlServer.open(config.controlSocket, {
     run: async (request, listener, signal) => await runs.run(request, listener, signal),
     status: () => ({

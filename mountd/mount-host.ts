@@ -1,4 +1,6 @@
 import { mkdirSync, rmSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { MessageChannel, Worker } from 'node:worker_threads';
 import type { RunHost } from '#bridge/client/runtime.js';
@@ -69,6 +71,7 @@ function here(mount: NativeMount): Serving {
 /** The main thread's side of what answers the kernel: trees come and go here. */
 export class MountHost implements AsyncDisposable {
   readonly #serving: Serving;
+  readonly #backing: string;
   readonly #fuse: FuseCalls;
   /** A promise while nobody has claimed a tree that was taken over. */
   readonly #runtimes = new Map<string, RunHost | Promise<RunHost>>();
@@ -80,8 +83,9 @@ export class MountHost implements AsyncDisposable {
   /** Resolves when nothing is answered any more, asked for or not; `isMounted`: somebody else could answer. */
   readonly ended: Promise<{ readonly reason: string; readonly isMounted: boolean }>;
 
-  private constructor(serving: Serving) {
+  private constructor(serving: Serving, backing: string) {
     this.#serving = serving;
+    this.#backing = backing;
     let ended: (end: { reason: string; isMounted: boolean }) => void = () => {};
     this.ended = new Promise((resolve) => {
       ended = resolve;
@@ -119,7 +123,10 @@ export class MountHost implements AsyncDisposable {
     const isNew = mount.driver !== 'kernel' || !mount.takeOver;
     if (isNew) rmSync(mount.backing, { recursive: true, force: true });
     mkdirSync(mount.backing, { recursive: true, mode: 0o700 });
-    const host = new MountHost(mount.driver === 'kernel' ? onThread(mount) : here(mount));
+    const host = new MountHost(
+      mount.driver === 'kernel' ? onThread(mount) : here(mount),
+      mount.backing,
+    );
     const silence = new AbortController();
     try {
       await Promise.race([
@@ -186,6 +193,11 @@ export class MountHost implements AsyncDisposable {
     this.#unclaimed.get(id)?.reject(new BridgeError('denied', `execution ${id} has ended`));
     this.#unclaimed.delete(id);
     await this.#fuse.removeTree(id);
+  }
+
+  /** Of a tree that could not be taken over: its container must be gone. */
+  async discard(id: string): Promise<void> {
+    await rm(join(this.#backing, id), { recursive: true, force: true });
   }
 
   #awaitClaim(id: string): void {

@@ -1,4 +1,5 @@
-import { readdirSync } from 'node:fs';
+import { readdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
 import type { RunHost } from '#bridge/client/runtime.js';
 import { ExecutionTree } from '#bridge/vfs/execution-tree.js';
 import type { Volume } from '#bridge/vfs/volume.js';
@@ -25,7 +26,10 @@ export function restoreTrees(
     if (!entry.isDirectory()) continue;
     try {
       const restored = ExecutionTree.restore(volume, backing, id, runtimeOf(id));
-      if (restored === undefined) continue;
+      if (restored === undefined) {
+        rmSync(join(backing, id), { recursive: true, force: true }); // it was being made
+        continue;
+      }
       trees.set(id, restored.tree);
       for (const [unique, answer] of restored.answers) answers.set(unique, answer);
     } catch (error) {

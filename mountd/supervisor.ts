@@ -21,7 +21,7 @@ import { isRunning, markOf, ProcessMark } from './process-mark.js';
 /** A serving process that serves no longer than this has met what the one before died of. */
 const SHORT_LIFE_MS = 500;
 /** So many of them in a row will not recover by themselves. */
-const SHORT_LIVES_MAX = 5;
+const SHORT_LIVES_MAX = 10;
 /** Where nobody can take over every death loses the mount. */
 const LOSSES_MAX = 5;
 const LOSSES_WINDOW_MS = 60_000;

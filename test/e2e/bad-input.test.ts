@@ -14,7 +14,7 @@ import { join } from 'node:path';
 import { connect } from 'node:tls';
 import t from 'tap';
 import { Authority } from '#server/admin/certificates.js';
-import { eventually, finished, TestInstallation } from '#test/support/installation.js';
+import { finished, TestInstallation } from '#test/support/installation.js';
 import { needsMachine } from '#test/support/machine.js';
 
 const options = await needsMachine();
@@ -318,35 +318,6 @@ void t.test('up, down and up again', options, async (t) => {
         (await cronium.cronium(['var', 'export', '--user', 'survivor'])).stdout,
         /"before": "1"[^]*"after": "1"/,
       );
-    },
-  );
-
-  await t.test(
-    'the serving process killed: its container goes, the supervisor serves again',
-    async (t) => {
-      const pid = (
-        JSON.parse((await cronium.cronium(['status', '--json'])).stdout) as {
-          mountd: { pid: number };
-        }
-      ).mountd.pid;
-      const running = cronium.cronium(['run', cronium.script('sh', 'sleep 60')]);
-      for (;;) if ((await cronium.containers()).length > 0) break;
-      process.kill(pid, 'SIGKILL');
-      t.equal((await running).code, 1, 'the command says that it failed');
-      for (;;) if ((await cronium.cronium(['status'])).code === 0) break;
-      t.same(await cronium.containers(), [], 'no container of the old life');
-      t.equal((await cronium.run('sh', 'echo again')).stdout, 'again\n');
-    },
-  );
-
-  await t.test(
-    'the supervisor killed: the serving process stops by itself and takes the mount along',
-    async (t) => {
-      const { mountd } = cronium.installation;
-      process.kill(mountd.pid ?? 0, 'SIGKILL');
-      await eventually('the mount is gone', () => cronium.mounts().length === 0);
-      t.equal((await cronium.cronium(['up'])).code, 0);
-      t.equal((await cronium.run('sh', 'echo again')).stdout, 'again\n');
     },
   );
 

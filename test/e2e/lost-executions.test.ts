@@ -13,9 +13,6 @@ import { needsMachine } from '#test/support/machine.js';
 
 const options = await needsMachine();
 
-/** mountd's serving process is given up after ten seconds of silence; then all has to go quickly. */
-const HUNG_MS_MAX = 20_000;
-
 /** Commits, and then uses the mount until something ends it. */
 const BUSY = `cronium_setVariable kept '"yes"' > /dev/null
 while :; do dd if=/dev/zero of=a bs=64k count=4 2> /dev/null; cat a > /dev/null; cat variables.json > /dev/null; done`;
@@ -95,42 +92,6 @@ void t.test('whatever dies under an execution, it ends and leaves nothing', opti
   await using cronium = await upWith(made, docker);
   const machine = new Machine(cronium);
   await cronium.run('sh', 'true'); // everything is warm
-
-  await t.test('mountd hangs: it is replaced, the run is lost, the next one runs', async (t) => {
-    const { executionId, ended } = await machine.started(BUSY, '--json');
-    const pid = await machine.servingPid();
-    const since = Date.now();
-    process.kill(pid, 'SIGSTOP');
-    const { code, stdout } = await ended;
-    const tookMs = Date.now() - since;
-    t.comment(`the command ended after ${tookMs} ms`);
-    t.ok(tookMs < HUNG_MS_MAX, 'in bounded time');
-    t.equal(code, 1);
-    const result = JSON.parse(stdout) as RunJson;
-    t.match(result, { executionId, status: 'lost', exitCode: null, signal: null, stderr: '' });
-    t.match(result.warnings, [
-      `Warning: execution ${executionId} was lost: mountd's serving process died; what was committed is kept; see: cronium exec show ${executionId}`,
-    ]);
-    await machine.isClean();
-    t.ok(Date.now() - since < HUNG_MS_MAX, 'and so is its container gone');
-    t.match(await machine.record(executionId), {
-      status: 'lost',
-      warnings: ['Warning: lost: mountd was restarted'],
-    });
-    t.match(await cronium.run('sh', 'cronium_getVariable kept'), { stdout: '"yes"\n' });
-    t.not(await machine.servingPid(), pid);
-  });
-
-  await t.test('mountd dies: the command says so in one sentence', async (t) => {
-    const { executionId, ended } = await machine.started('echo begun; sleep 100');
-    process.kill(await machine.servingPid(), 'SIGKILL');
-    const { code, stdout, stderr } = await ended;
-    t.equal(code, 1);
-    t.equal(stdout, 'begun\n', 'what it had printed is there');
-    t.match(stderr, new RegExp(`^Warning: execution ${executionId} was lost: mountd's [^\\n]*\\n`));
-    t.match(stderr, new RegExp(`\\nlost after \\d+ ms, execution ${executionId}\\n$`));
-    await machine.isClean();
-  });
 
   await t.test('`cronium run` is interrupted while the server creates it', async (t) => {
     const server = cronium.serverPid;

@@ -1,0 +1,215 @@
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import t, { type Test } from 'tap';
+import {
+  eventually,
+  finished,
+  type RunJson,
+  TestInstallation,
+} from '#test/support/installation.js';
+import { needsMachine } from '#test/support/machine.js';
+
+const options = await needsMachine();
+
+/** A serving process that hangs is given up after ten seconds of silence. */
+const HUNG_MS_MAX = 25_000;
+
+interface Marks {
+  readonly supervisor: { readonly pid: number };
+  readonly serving: { readonly pid: number };
+}
+
+/** Who serves and who watches, once it answers. */
+async function marksOf(cronium: TestInstallation): Promise<Marks> {
+  let marks: Marks | undefined;
+  await eventually('mountd serves', async () => {
+    const read = JSON.parse(
+      readFileSync(join(cronium.state, 'run/mountd-serving.json'), 'utf8'),
+    ) as Marks;
+    using control = await cronium.installation.control();
+    marks = read;
+    return (await control.call('status', {})).pid === read.serving.pid;
+  });
+  if (marks === undefined) throw new Error('nobody serves');
+  return marks;
+}
+
+/** Starts a run, and gives its end; resolves when its container is there. */
+async function started(
+  cronium: TestInstallation,
+  extension: string,
+  text: string,
+  ...args: string[]
+) {
+  const child = cronium.spawn(['run', '--json', ...args, cronium.script(extension, text)]);
+  const ended = finished(child);
+  await cronium.runningContainer();
+  return async (): Promise<RunJson> => JSON.parse((await ended).stdout) as RunJson;
+}
+
+async function isClean(t: Test, cronium: TestInstallation): Promise<void> {
+  await eventually('no container is left', async () => (await cronium.containers()).length === 0);
+  const left = () => [
+    ...readdirSync(join(cronium.state, 'mountd/scratch')).filter((name) => name !== 'mount.json'),
+    ...readdirSync(join(cronium.state, 'mountd/runs')),
+  ];
+  await eventually('no scratch is left', () => left().length === 0);
+  t.same(cronium.mounts(), [cronium.mountPoint]);
+}
+
+/** Names, appended lines, exclusive creation, and a variable in every round; complains at the first surprise. */
+const ROUNDS = `
+set -e
+for i in $(seq 150); do
+  mkdir d; ( set -C; echo $i > once ); mv once d/moved; echo "line $i" >> lines
+  [[ $(< d/moved) == $i ]]; rm d/moved; rmdir d
+  [[ $(cronium_setVariable n $i) == true ]]
+  echo "said $i"
+  sleep 0.02
+done
+cmp lines <(seq -f 'line %g' 150)
+cronium_output '{"ended": true}'
+`;
+const SAID = Array.from({ length: 150 }, (_, i) => `said ${i + 1}\n`).join('');
+
+void t.test('whoever of mountd dies, scripts go on', options, async (t) => {
+  await using cronium = await TestInstallation.up();
+
+  await t.test('the serving process is killed again and again: no call fails', async (t) => {
+    const ended = await started(cronium, 'sh', ROUNDS);
+    let kills = 0;
+    const killer = (async () => {
+      for (; kills < 8; kills++) {
+        await sleep(150 + 50 * kills);
+        process.kill((await marksOf(cronium)).serving.pid, 'SIGKILL');
+      }
+    })();
+    const run = await ended();
+    await killer;
+    t.match(run, { status: 'succeeded', exitCode: 0, output: { ended: true }, warnings: [] });
+    t.equal(run.stderr, '');
+    t.equal(run.stdout, SAID, 'no line is lost or told twice');
+    t.match(run.variables, { set: { n: '150' } });
+    await isClean(t, cronium);
+  });
+
+  await t.test('the supervisor is killed: another one is called', async (t) => {
+    const ended = await started(cronium, 'sh', ROUNDS);
+    for (let kills = 0; kills < 3; kills++) {
+      const before = await marksOf(cronium);
+      process.kill(before.supervisor.pid, 'SIGKILL');
+      await eventually('there is another one', async () => {
+        const now = await marksOf(cronium);
+        return now.supervisor.pid !== before.supervisor.pid;
+      });
+    }
+    const run = await ended();
+    t.match(run, { status: 'succeeded', exitCode: 0, output: { ended: true }, warnings: [] });
+    t.equal(run.stdout, SAID);
+    t.equal((await cronium.cronium(['status'])).code, 0, '`status` finds the new one');
+    await isClean(t, cronium);
+  });
+
+  await t.test('a serving process that hangs is replaced, and the script goes on', async (t) => {
+    const ended = await started(cronium, 'sh', ROUNDS, '--timeout=120s');
+    const { serving } = await marksOf(cronium);
+    const since = Date.now();
+    process.kill(serving.pid, 'SIGSTOP');
+    const run = await ended();
+    t.match(run, { status: 'succeeded', output: { ended: true }, stdout: SAID });
+    t.ok(Date.now() - since < HUNG_MS_MAX, `after ${Date.now() - since} ms`);
+    await isClean(t, cronium);
+  });
+
+  await t.test('who holds locks, files without names and mappings keeps them', async (t) => {
+    const ended = await started(
+      cronium,
+      'py',
+      `
+import fcntl, mmap, os, time
+held = open('held', 'w+')
+fcntl.flock(held, fcntl.LOCK_EX)
+nameless = open('nameless', 'w+'); os.unlink('nameless'); nameless.write('before '); nameless.flush()
+os.mkdir('left'); left = os.open('left', os.O_RDONLY); os.rmdir('left')
+mapped = open('mapped', 'w+b'); mapped.truncate(8192); pages = mmap.mmap(mapped.fileno(), 8192); pages[0:6] = b'before'
+sparse = open('sparse', 'wb'); sparse.seek(1 << 20); sparse.write(b'end'); sparse.flush()
+os.setxattr('held', 'user.mark', b'\\x00\\xff')
+os.link('held', 'linked'); os.symlink('held', 'pointing'); os.chmod('held', 0o640); os.utime('held', (1, 2))
+names = set(); os.mkdir('many'); [open('many/%d' % i, 'w').close() for i in range(500)]
+listing = os.scandir('many'); names.add(next(listing).name)
+print('ready', flush=True)
+while not os.path.exists('go'): time.sleep(0.05)
+pid = os.fork()
+if pid == 0:
+    other = open('held')
+    try: fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB); os._exit(1)
+    except BlockingIOError: os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0, 'the lock is gone'
+nameless.write('after'); nameless.seek(0); assert nameless.read() == 'before after'
+assert os.fstat(nameless.fileno()).st_nlink == 0
+assert os.fstat(left).st_nlink == 0 and os.listdir(left) == []
+pages[6:11] = b' then'; pages.flush(); assert open('mapped', 'rb').read(11) == b'before then'
+assert os.path.getsize('sparse') == (1 << 20) + 3 and os.stat('sparse').st_blocks == 8
+fd = os.open('sparse', os.O_RDONLY); assert os.lseek(fd, 0, os.SEEK_DATA) == 1 << 20
+assert os.getxattr('held', 'user.mark') == b'\\x00\\xff'
+kept = os.stat('held'); assert (kept.st_nlink, kept.st_mode & 0o777, kept.st_mtime) == (2, 0o640, 2), kept
+assert os.readlink('pointing') == 'held'
+names.update(entry.name for entry in listing); assert len(names) == 500, len(names)
+print('held on')
+`,
+    );
+    const { serving } = await marksOf(cronium);
+    await sleep(1_000);
+    process.kill(serving.pid, 'SIGKILL');
+    await eventually('another one serves', async () => {
+      return (await marksOf(cronium)).serving.pid !== serving.pid;
+    });
+    const [id = ''] = readdirSync(join(cronium.state, 'mountd/mnt'));
+    writeFileSync(join(cronium.mountPoint, id, 'work/go'), '');
+    const run = await ended();
+    t.match(run, { status: 'succeeded', stderr: '' });
+    t.match(run.stdout, /held on/);
+    await isClean(t, cronium);
+  });
+
+  await t.test('a damaged journal ends its execution; the others go on', async (t) => {
+    const spoilt = await started(cronium, 'sh', 'sleep 60');
+    const [id = ''] = readdirSync(join(cronium.state, 'mountd/mnt'));
+    const whole = cronium.spawn(['run', '--json', cronium.script('sh', 'sleep 3; echo whole')]);
+    const wholeEnded = finished(whole);
+    await eventually('both run', async () => (await cronium.containers()).length === 2);
+    const { serving } = await marksOf(cronium);
+    const tree = join(cronium.state, 'mountd/scratch', id);
+    const [journal = ''] = readdirSync(tree).filter((name) => name.startsWith('journal.'));
+    const text = readFileSync(join(tree, journal), 'latin1');
+    writeFileSync(join(tree, journal), text.replace('work', 'wort'), 'latin1');
+    process.kill(serving.pid, 'SIGKILL');
+    const run = await spoilt();
+    t.match(run, {
+      executionId: id,
+      status: 'lost',
+      warnings: [/its files cannot be taken over: group \d+ of its journal is damaged/],
+    });
+    t.match(JSON.parse((await wholeEnded).stdout), { status: 'succeeded', stdout: 'whole\n' });
+    const { stdout } = await cronium.cronium(['exec', 'show', id, '--json']);
+    t.match((JSON.parse(stdout) as { record: object }).record, { status: 'lost' });
+    await isClean(t, cronium);
+  });
+
+  await t.test('nobody comes back for a run whose command died with mountd', async (t) => {
+    const child = cronium.spawn(['run', cronium.script('sh', 'sleep 60')]);
+    const ended = finished(child);
+    await cronium.runningContainer();
+    const { serving } = await marksOf(cronium);
+    child.kill('SIGKILL');
+    process.kill(serving.pid, 'SIGKILL');
+    await ended;
+    await eventually(
+      'its container is stopped',
+      async () => (await cronium.containers()).length === 0,
+      40_000,
+    );
+    await isClean(t, cronium);
+  });
+});
