@@ -7,11 +7,11 @@ export interface Inflicted {
   readonly to: number;
 }
 
-/** Milliseconds of the longest calls that went on during a fault. */
+/** Milliseconds of the longest calls that went on during a fault; undefined when there was none. */
 export interface Pause {
   readonly fault: Fault;
-  readonly helpers: number;
-  readonly scratch: number;
+  readonly helpers: number | undefined;
+  readonly scratch: number | undefined;
 }
 
 export interface ChaosReport {
@@ -45,8 +45,8 @@ export function describe(report: ChaosReport): string {
   for (const pause of pauses) kinds.set(pause.fault, [...(kinds.get(pause.fault) ?? []), pause]);
   const three = (list: readonly number[]) =>
     `p50 ${quantile(list, 0.5)} ms, p99 ${quantile(list, 0.99)} ms, max ${quantile(list, 1)} ms`;
-  const longest = (of: readonly Pause[], what: (pause: Pause) => number) =>
-    three(ascending(of.map(what)));
+  const longest = (of: readonly Pause[], what: (pause: Pause) => number | undefined) =>
+    three(ascending(of.map(what).filter((ms) => ms !== undefined)));
   const all = (what: string, list: readonly string[]) => [
     `${what.padEnd(26)}${list.length}`,
     ...list.slice(0, 20).map((line) => `  ${line}`),
@@ -57,7 +57,7 @@ export function describe(report: ChaosReport): string {
     `runs, rounds on files     ${runs}, ${rounds}`,
     `helper calls              ${calls.length}: ${three(calls)}`,
     `calls on files            ${scratchCalls.length}: ${three(scratchCalls)}`,
-    `longest call in a fault   ${longest(pauses, ({ helpers, scratch }) => Math.max(helpers, scratch))}`,
+    `longest call in a fault   ${longest(pauses, ({ helpers, scratch }) => Math.max(helpers ?? 0, scratch ?? 0))}`,
     ...[...kinds]
       .filter(([kind]) => kind in MOUNTD_FAULTS)
       .flatMap(([kind, of]) => [
