@@ -29,8 +29,8 @@ const LULL_MS_MAX = 1_500;
 /** mountd is given up when it dies five times in a row within 500 ms, and that is not what is tried here. */
 const MOUNTD_LULL_MS_MIN = 600;
 
-/** All is well again: a hung server is given up after 15 s, and the budget of calls is 30 s. */
-const RECOVERY_MS = 30_000;
+/** All is well again: a hung server is given up after 15 s, a mountd that hangs before its first beat after 30 s. */
+const RECOVERY_MS = 45_000;
 /** mountd answers at once, or is stopped. */
 const STATUS_MS = 2_000;
 

@@ -54,6 +54,9 @@ const LONG_CUT_MS = 29_000;
 /** While the next one loads its programs, takes over, or has just done so. */
 const SECOND_KILL_MS_MAX = 600;
 
+/** A process that hangs is killed by whoever watches it: mountd's, before its first beat, after 30 s. */
+const GONE_MS = 40_000;
+
 export type Weights = { readonly [F in Fault]?: number };
 
 export function pickFault(random: Random, weights: Weights): Fault {
@@ -154,5 +157,5 @@ export async function inflict(
 async function kill(pid: number, signal: NodeJS.Signals): Promise<void> {
   if (pid === 0) throw new Error('there is no such process');
   process.kill(pid, signal);
-  await eventually('the process is gone', () => !isRunning(pid), 30_000);
+  await eventually('the process is gone', () => !isRunning(pid), GONE_MS);
 }
