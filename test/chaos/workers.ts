@@ -177,7 +177,7 @@ console.log(JSON.stringify({ sequence, counted, rounds, lines: rounds, calls, fa
 `;
 
 const SCRATCH = readFileSync(
-  fileURLToPath(new URL('../../../test/fixtures/scratch-rounds.py', import.meta.url)),
+  fileURLToPath(new URL('../../../test/chaos/scratch-rounds.py', import.meta.url)),
   'utf8',
 );
 
