@@ -1,12 +1,16 @@
-import { readFileSync } from 'node:fs';
+import { cpSync, mkdtempSync, readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Connection } from '#bridge/client/connection.js';
+import type { Connection, ControlConnection } from '#bridge/client/connection.js';
+import type { ControlOperations } from '#bridge/wire/control.js';
 import { asBridgeError } from '#bridge/wire/errors.js';
 import { type ExecutionId, type Namespace, OwnerId, VariableKey } from '#bridge/wire/names.js';
 import type { Random } from '#test/support/chance.js';
 import { eventually, type RunJson, TestInstallation } from '#test/support/installation.js';
-import { FAULTS, type Fault, inflict, pickFault, type Weights } from './faults.js';
+import { FAULTS, inflict, MOUNTD_FAULTS, pickFault, type Weights } from './faults.js';
 import { LinkProxy } from './link-proxy.js';
+import { ascending, type ChaosReport, type Inflicted, isGood } from './report.js';
 import {
   countOf,
   SHARED_COUNT,
@@ -22,9 +26,13 @@ const NAMESPACE: Namespace = { user: OwnerId.parse(USER) };
 /** Between the end of one fault's effects and the next: some work gets done, but no lull. */
 const LULL_MS_MIN = 200;
 const LULL_MS_MAX = 1_500;
+/** mountd is given up when it dies five times in a row within 500 ms, and that is not what is tried here. */
+const MOUNTD_LULL_MS_MIN = 600;
 
-/** All is well again: a hung server is given up after 15 s, and the budget of calls is 30 s. */
-const RECOVERY_MS = 30_000;
+/** All is well again: a hung server is given up after 15 s, a mountd that hangs before its first beat after 30 s. */
+const RECOVERY_MS = 45_000;
+/** mountd answers at once, or is stopped. */
+const STATUS_MS = 2_000;
 
 /** A run lasts this long, give or take, so that executions begin and end under faults too. */
 const RUN_S_MIN = 5;
@@ -44,32 +52,12 @@ interface Run {
   readonly worker: Worker;
   readonly name: string;
   readonly result: RunJson;
+  /** Of its standard output, before the report. */
+  readonly lines: readonly string[];
   readonly report: WorkerReport;
 }
 
-interface Inflicted {
-  readonly fault: Fault;
-  readonly from: number;
-  /** When all was well again. */
-  readonly to: number;
-}
-
-export interface ChaosReport {
-  readonly faults: readonly Inflicted[];
-  readonly runs: number;
-  readonly rounds: number;
-  /** Milliseconds of every helper call, ascending. */
-  readonly calls: readonly number[];
-  /** For every fault, milliseconds of the longest helper call during it, ascending. */
-  readonly pauses: readonly number[];
-  readonly restarts: number;
-  /** Sentences; empty when all is as it should be. */
-  readonly errors: readonly string[];
-  readonly lost: readonly string[];
-  readonly doubled: readonly string[];
-}
-
-/** Scripts at work in containers while faults come down on the server and the link, and the account afterwards. */
+/** Scripts at work in containers while faults come down on the server, mountd and the link between them, and the account afterwards. */
 export async function chaos(random: Random, options: ChaosOptions): Promise<ChaosReport> {
   const { seconds, weights = FAULTS, say = () => {}, signal } = options;
   await using cronium = await TestInstallation.up();
@@ -79,6 +67,7 @@ export async function chaos(random: Random, options: ChaosOptions): Promise<Chao
     await must(cronium, 'var', 'policy', key, 'add', '--user', USER);
 
   const runs: Run[] = [];
+  let unknown = 0;
   const errors: string[] = [];
   let until = Date.now() + seconds * 1000;
   signal?.addEventListener('abort', () => {
@@ -94,46 +83,72 @@ export async function chaos(random: Random, options: ChaosOptions): Promise<Chao
       const name = `${worker.name}_${i}`;
       await work(cronium, worker, name, Math.min(length, Math.max(1, left))).then(
         (run) => runs.push(run),
-        (error: unknown) => errors.push(`run ${name}: ${String(error)}`),
+        (error: unknown) => {
+          unknown++;
+          errors.push(`run ${name}: ${String(error)}`);
+        },
       );
     }
   });
   const isOver = () => Date.now() >= until;
-  const faults = await inflictAll({ cronium, proxy, random, isOver, weights, say });
+  const faults: Inflicted[] = [];
+  await inflictAll({ cronium, proxy, random, isOver, weights, say, faults }).catch(
+    (error: unknown) => {
+      errors.push(`after ${faults.length} faults: ${String(error)}`);
+      until = 0;
+    },
+  );
   await Promise.all(working);
 
   using operator = await cronium.installation.operator();
-  const account = await settle(operator, runs);
+  const account = await settle(operator, runs, unknown);
   const { restarts } = await operator.call('server.status', {});
-  for (const { name, result, report } of runs) errors.push(...failuresOf(name, result, report));
+  for (const run of runs) errors.push(...failuresOf(run));
   errors.push(...account.errors);
-  const calls = runs.flatMap(({ report }) => report.calls);
-  const ascending = (list: readonly number[]) => [...list].sort((a, b) => a - b);
+  const callsOf = (what: Worker['calls']) =>
+    runs.filter(({ worker }) => worker.calls === what).flatMap(({ report }) => report.calls);
+  const [helpers, scratch] = [callsOf('helpers'), callsOf('scratch')];
+  const { lost, doubled } = account;
   return {
-    faults,
     runs: runs.length,
     rounds: runs.reduce((sum, { report }) => sum + report.rounds, 0),
-    calls: ascending(calls.map(([, ms]) => ms)),
-    pauses: ascending(
-      faults.map(({ from, to }) =>
-        calls.reduce(
-          (longest, [began, ms]) =>
-            began <= to && began + ms >= from ? Math.max(longest, ms) : longest,
-          0,
-        ),
-      ),
-    ),
+    calls: ascending(helpers.map(([, ms]) => ms)),
+    scratchCalls: ascending(scratch.map(([, ms]) => ms)),
+    pauses: faults.map((one) => ({
+      fault: one.fault,
+      helpers: longestIn(one, helpers),
+      scratch: longestIn(one, scratch),
+    })),
     restarts,
     errors,
-    lost: account.lost,
-    doubled: account.doubled,
+    lost,
+    doubled,
+    logs: isGood({ errors, lost, doubled }) ? undefined : keepLogs(cronium),
   };
 }
+
+function longestIn({ from, to }: Inflicted, calls: WorkerReport['calls']): number | undefined {
+  let longest: number | undefined;
+  for (const [began, ms] of calls)
+    if (began <= to && began + ms >= from) longest = Math.max(longest ?? 0, ms);
+  return longest;
+}
+
+/** The installation's own directory is removed at its end. */
+function keepLogs(cronium: TestInstallation): string {
+  const directory = mkdtempSync(join(tmpdir(), 'cronium-chaos-'));
+  cpSync(join(cronium.state, 'log'), directory, { recursive: true });
+  return directory;
+}
+
+/** `node --enable-source-maps supervisor.js CONFIG` */
+const SUPERVISOR_CONFIG = 3;
 
 /** Starts mountd anew, with the proxy for a server. */
 async function linkThrough(cronium: TestInstallation, proxy: LinkProxy): Promise<void> {
   const { mountd } = cronium.installation;
-  const argument = readFileSync(`/proc/${mountd.pid}/cmdline`, 'utf8').split('\0').at(-2) ?? '';
+  const argument =
+    readFileSync(`/proc/${mountd.pid}/cmdline`, 'utf8').split('\0')[SUPERVISOR_CONFIG] ?? '';
   const config = JSON.parse(argument) as object;
   await mountd.stop();
   await mountd.start({ ...config, server: { host: '127.0.0.1', port: proxy.port } });
@@ -157,11 +172,15 @@ async function work(
     `--input=${JSON.stringify({ run: name, seconds })}`,
     `--timeout=${seconds + RUN_SLACK_S}s`,
   );
+  const lines = result.stdout.trimEnd().split('\n');
+  const last = lines.pop() ?? '';
   try {
-    return { worker, name, result, report: JSON.parse(result.stdout) as WorkerReport };
+    return { worker, name, result, lines, report: JSON.parse(last) as WorkerReport };
   } catch {
-    const { status, stdout, stderr } = result;
-    throw new Error(`${status}, and no report: ${stdout.slice(0, 500)} ${stderr.slice(0, 500)}`);
+    const { executionId, status, stderr } = result;
+    throw new Error(
+      `(${executionId}) ${status}, and no report: ${last.slice(0, 500)} ${stderr.slice(0, 500)}`,
+    );
   }
 }
 
@@ -172,6 +191,7 @@ async function inflictAll({
   isOver,
   weights,
   say,
+  faults,
 }: {
   cronium: TestInstallation;
   proxy: LinkProxy;
@@ -179,44 +199,83 @@ async function inflictAll({
   isOver: () => boolean;
   weights: Weights;
   say: (text: string) => void;
-}): Promise<Inflicted[]> {
-  const faults: Inflicted[] = [];
+  /** Takes those that are over. */
+  faults: Inflicted[];
+}): Promise<void> {
   const began = Date.now();
-  using control = await cronium.installation.control();
+  using control = new Control(cronium);
   while (!isOver()) {
-    await sleep(LULL_MS_MIN + random.int(LULL_MS_MAX - LULL_MS_MIN));
     const fault = pickFault(random, weights);
+    const lullMin = fault in MOUNTD_FAULTS ? MOUNTD_LULL_MS_MIN : LULL_MS_MIN;
+    await sleep(lullMin + random.int(LULL_MS_MAX - lullMin));
     const from = Date.now();
     await inflict(fault, cronium, proxy, random);
     await eventually(
       `all is well after ${fault}`,
-      async () => (await control.call('status', {})).link.connected && cronium.serverPid !== 0,
+      async () => (await control.isLinked()) && cronium.serverPid !== 0,
       RECOVERY_MS,
     );
     const to = Date.now();
     faults.push({ fault, from, to });
     say(`${((from - began) / 1000).toFixed(1)} s: ${fault}, ${to - from} ms until all was well`);
   }
-  return faults;
 }
 
-const failuresOf = (name: string, result: RunJson, report: WorkerReport): string[] => [
-  ...report.failures.map((failure) => `run ${name}: ${failure}`),
-  ...result.warnings.map((warning) => `run ${name} warns: ${warning}`),
-  ...(result.stderr === '' ? [] : [`run ${name} said: ${result.stderr.slice(0, 500)}`]),
-  ...(result.status === 'succeeded' ? [] : [`run ${name}: ${result.status}`]),
-];
+/** A connection to mountd that is made again after each of its deaths. */
+class Control implements Disposable {
+  readonly #cronium: TestInstallation;
+  #connection: ControlConnection<ControlOperations> | undefined;
 
-/** Compares what the server has with what the scripts were told. */
+  constructor(cronium: TestInstallation) {
+    this.#cronium = cronium;
+  }
+
+  /** Whether mountd answers, and has its link to the server. */
+  async isLinked(): Promise<boolean> {
+    try {
+      this.#connection ??= await this.#cronium.installation.control();
+      const status = await this.#connection.call('status', {}, { deadlineMs: STATUS_MS });
+      return status.link.connected;
+    } catch {
+      this[Symbol.dispose](); // whoever takes over is asked next
+      return false;
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#connection?.[Symbol.dispose]();
+    this.#connection = undefined;
+  }
+}
+
+function failuresOf({ name, result, lines, report }: Run): string[] {
+  const wrong = lines.findIndex((line, n) => line !== `line ${n + 1}`);
+  return [
+    ...report.failures,
+    ...result.warnings.map((warning) => `warns: ${warning}`),
+    ...(result.stderr === '' ? [] : [`said: ${result.stderr.slice(0, 500)}`]),
+    ...(result.status === 'succeeded' ? [] : [result.status]),
+    ...(wrong === -1 ? [] : [`printed "${lines[wrong]}" instead of line ${wrong + 1}`]),
+    ...(lines.length === report.lines
+      ? []
+      : [`printed ${report.lines} lines, and ${lines.length} arrived`]),
+  ].map((failure) => `run ${name} (${result.executionId}) ${failure}`);
+}
+
+/** Compares what the server has with what the scripts were told; `unknown`: runs that did not say so. */
 async function settle(
   operator: Connection,
   runs: readonly Run[],
+  unknown: number,
 ): Promise<Pick<ChaosReport, 'errors' | 'lost' | 'doubled'>> {
   const [errors, lost, doubled]: [string[], string[], string[]] = [[], [], []];
   const compare = (what: string, found: number, told: number) => {
     if (found < told) lost.push(`${what}: ${told} were acknowledged, ${found} are there`);
     if (found > told) doubled.push(`${what}: ${told} were acknowledged, ${found} are there`);
   };
+  /** Of all runs, and those that said nothing have done something, too. */
+  const compareAll = (what: string, found: number, told: number) =>
+    compare(what, unknown === 0 ? found : Math.min(found, told), told);
   const number = async (key: string) => {
     const params = { namespace: NAMESPACE, key: VariableKey.parse(key) };
     const text = await operator.call('variable.get', params).then(
@@ -235,7 +294,8 @@ async function settle(
     const kept = await operator.call('execution.get', { executionId });
     const { n } = JSON.parse(kept.output ?? '{"n": 0}') as { n: number };
     compare(`output of ${name}`, n, sequence);
-    if (kept.condition !== (sequence % 2 === 1))
+    const condition = sequence === 0 ? null : sequence % 2 === 1; // set every time
+    if (kept.condition !== condition)
       lost.push(`condition of ${name}: ${kept.condition} after ${sequence} rounds`);
     if (kept.record['status'] !== 'succeeded')
       lost.push(`end of ${name}: the server has ${String(kept.record['status'])}`);
@@ -243,46 +303,16 @@ async function settle(
   const counted = (of: readonly Run[]) => of.reduce((sum, { report }) => sum + report.counted, 0);
   for (const { name } of WORKERS) {
     const own = runs.filter(({ worker }) => worker.name === name);
-    compare(countOf(name), await number(countOf(name)), counted(own));
+    compareAll(countOf(name), await number(countOf(name)), counted(own));
   }
-  compare(SHARED_COUNT, await number(SHARED_COUNT), counted(runs));
+  compareAll(SHARED_COUNT, await number(SHARED_COUNT), counted(runs));
   const { executions } = await operator.call('execution.list', {
     namespace: NAMESPACE,
     limit: 1000,
   });
-  compare('executions', executions.length, runs.length);
+  compareAll('executions', executions.length, runs.length);
   const store = await operator.call('store.verify', {}, { deadlineMs: 120_000 });
   const audit = await operator.call('audit.verify', { heads: [] }, { deadlineMs: 120_000 });
   errors.push(...store.problems, ...audit.broken.map((what) => `audit: ${JSON.stringify(what)}`));
   return { errors, lost, doubled };
 }
-
-/** The value that `share` of them do not exceed; 0 of none. */
-export const quantile = (ascending: readonly number[], share: number): number =>
-  ascending[Math.min(ascending.length - 1, Math.floor(ascending.length * share))] ?? 0;
-
-/** For people. */
-export function describe(report: ChaosReport): string {
-  const { faults, runs, rounds, calls, pauses, restarts, errors, lost, doubled } = report;
-  const kinds = new Map<string, number>();
-  for (const { fault } of faults) kinds.set(fault, (kinds.get(fault) ?? 0) + 1);
-  const three = (list: readonly number[]) =>
-    `p50 ${quantile(list, 0.5)} ms, p99 ${quantile(list, 0.99)} ms, max ${quantile(list, 1)} ms`;
-  const all = (what: string, list: readonly string[]) => [
-    `${what.padEnd(26)}${list.length}`,
-    ...list.slice(0, 20).map((line) => `  ${line}`),
-  ];
-  return [
-    `faults                    ${faults.length}: ${[...kinds].map(([kind, count]) => `${count} ${kind}`).join(', ')}`,
-    `restarts of the server    ${restarts} under the last supervisor`,
-    `runs, rounds on files     ${runs}, ${rounds}`,
-    `helper calls              ${calls.length}: ${three(calls)}`,
-    `longest call in a fault   ${three(pauses)}`,
-    ...all('errors', errors),
-    ...all('acknowledged, then lost', lost),
-    ...all('done twice', doubled),
-  ].join('\n');
-}
-
-export const isGood = ({ errors, lost, doubled }: ChaosReport): boolean =>
-  errors.length + lost.length + doubled.length === 0;

@@ -1,7 +1,11 @@
+import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
 /**
  * Scripts that check what they do, in the three languages: with the legacy helpers they store a sequence number and read it
  * back, count up variables that are merged by "add", set output and condition; and they create, append to, rename and
- * remove files. Each prints one line of JSON at its end.
+ * remove files. A fourth one does nothing but check files, and more strictly. Each prints numbered lines while it runs, and one
+ * line of JSON at its end.
  */
 
 /** Keys that every run of a worker counts up, and one that all workers do. */
@@ -16,15 +20,19 @@ export interface WorkerReport {
   readonly sequence: number;
   /** How often it counted up, for all it knows. */
   readonly counted: number;
-  /** Calls of helpers: beginning in milliseconds since the epoch, and how long each took. */
+  /** Calls of helpers, or on files: beginning in milliseconds since the epoch, and how long each took. */
   readonly calls: readonly (readonly [number, number])[];
   /** Rounds of work on files. */
   readonly rounds: number;
+  /** `line 1` to this were printed before the report. */
+  readonly lines: number;
   readonly failures: readonly string[];
 }
 
 export interface Worker {
   readonly name: string;
+  /** What its calls are. */
+  readonly calls: 'helpers' | 'scratch';
   readonly extension: string;
   readonly script: string;
 }
@@ -65,11 +73,12 @@ b" "$(< second)"
   rm second
   [[ ! -e second ]] || failures+=("a removed file is still there")
   rounds=$(( rounds + 1 ))
+  echo "line $rounds"
   sleep 0.05
 done
 [[ ! -s complaints ]] || failures+=("$(< complaints)")
 jq -cn --argjson calls "[$(IFS=,; echo "\${calls[*]}")]" --argjson numbers "[$sequence,$counted,$rounds]" \\
-  '{sequence: $numbers[0], counted: $numbers[1], rounds: $numbers[2], calls: $calls, failures: $ARGS.positional}' \\
+  '{sequence: $numbers[0], counted: $numbers[1], rounds: $numbers[2], lines: $numbers[2], calls: $calls, failures: $ARGS.positional}' \\
   --args "\${failures[@]}"
 `;
 
@@ -116,9 +125,10 @@ while time.time() < until:
     os.unlink('second')
     expect('a removed file', False, os.path.exists('second'))
     rounds += 1
+    print('line', rounds)
     time.sleep(0.02)
 
-print(json.dumps(dict(sequence=sequence, counted=counted, rounds=rounds, calls=calls, failures=failures)))
+print(json.dumps(dict(sequence=sequence, counted=counted, rounds=rounds, lines=rounds, calls=calls, failures=failures)))
 `;
 
 const NODE = `
@@ -160,13 +170,20 @@ while (Date.now() < until) {
   unlinkSync('second');
   expect('a removed file', false, existsSync('second'));
   rounds++;
+  console.log('line ' + rounds);
   Atomics.wait(idle, 0, 0, 20);
 }
-console.log(JSON.stringify({ sequence, counted, rounds, calls, failures }));
+console.log(JSON.stringify({ sequence, counted, rounds, lines: rounds, calls, failures }));
 `;
 
+const SCRATCH = readFileSync(
+  fileURLToPath(new URL('../../../test/chaos/scratch-rounds.py', import.meta.url)),
+  'utf8',
+);
+
 export const WORKERS: readonly Worker[] = [
-  { name: 'bash', extension: 'sh', script: BASH },
-  { name: 'python', extension: 'py', script: PYTHON },
-  { name: 'node', extension: 'js', script: NODE },
+  { name: 'bash', calls: 'helpers', extension: 'sh', script: BASH },
+  { name: 'python', calls: 'helpers', extension: 'py', script: PYTHON },
+  { name: 'node', calls: 'helpers', extension: 'js', script: NODE },
+  { name: 'scratch', calls: 'scratch', extension: 'py', script: SCRATCH },
 ];

@@ -67,6 +67,15 @@ export class TestInstallation implements AsyncDisposable {
     return childrenOf(this.installation.server.pid ?? 0)[0] ?? 0;
   }
 
+  /** Of mountd, as its supervisor has named them last. */
+  get mountdPids(): { supervisor: number; serving: number } {
+    const text = readFileSync(join(this.state, 'run/mountd-serving.json'), 'utf8');
+    const { supervisor, serving } = JSON.parse(text) as {
+      [P in 'supervisor' | 'serving']: { pid: number };
+    };
+    return { supervisor: supervisor.pid, serving: serving.pid };
+  }
+
   get mountPoint(): string {
     return join(this.state, 'mountd/mnt');
   }
