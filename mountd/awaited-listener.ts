@@ -44,8 +44,10 @@ export class AwaitedListener implements RunListener, Disposable {
     this.#came(listener);
   }
 
-  /** They know. */
-  created(_executionId: ExecutionId): void {}
+  /** They may have been told, or not. */
+  created(executionId: ExecutionId): void {
+    void this.#back.then((listener) => listener.created(executionId));
+  }
 
   async log({ stream, data, ...log }: Log): Promise<void> {
     const listener = await this.#back;

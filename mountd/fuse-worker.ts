@@ -1,5 +1,10 @@
-import { parentPort, workerData } from 'node:worker_threads';
+import { type MessagePort, parentPort } from 'node:worker_threads';
 import { type KernelMount, serveFuse } from './serve-fuse.js';
 
-/** The thread of the kernel driver: it answers the kernel and does nothing else, so a busy main thread never delays a stat. */
-if (parentPort !== null) serveFuse(parentPort, workerData as KernelMount);
+/**
+ * The thread of the kernel driver: it answers the kernel and does nothing else, so a busy main thread never delays a stat. Its
+ * first message says what to serve; until then it has loaded its programs and waits.
+ */
+const begin = (port: MessagePort) =>
+  port.once('message', (mount: KernelMount) => serveFuse(port, mount));
+if (parentPort !== null) begin(parentPort);

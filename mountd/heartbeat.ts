@@ -33,7 +33,9 @@ export class Pulse implements Disposable {
   readonly #timer: NodeJS.Timeout;
   #left = FIRST_BEATS_MAX;
 
-  constructor(silent: () => void, everyMs = BEAT_MS) {
+  /** `isWarm`: it has loaded its programs. */
+  constructor(silent: () => void, { everyMs = BEAT_MS, isWarm = false } = {}) {
+    if (isWarm) this.#left = SILENT_BEATS_MAX;
     this.#timer = setInterval(() => {
       if (--this.#left > 0) return;
       clearInterval(this.#timer);

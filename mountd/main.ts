@@ -14,7 +14,7 @@ import { Executions } from './executions.js';
 import { beat } from './heartbeat.js';
 import { Life } from './life.js';
 import { LostExecutions } from './lost-executions.js';
-import { MountHost } from './mount-host.js';
+import { loadFuseThread, MountHost } from './mount-host.js';
 import { MountState } from './mount-state.js';
 import { markOf } from './process-mark.js';
 import { Reaper } from './reaper.js';
@@ -50,14 +50,19 @@ async function go(): Promise<Go> {
   });
 }
 
+const fuseThread = config.driver === 'kernel' ? loadFuseThread() : undefined;
+
 const openMount = async (takeOver: boolean): Promise<MountHost> =>
-  await MountHost.open({
-    ...(config.driver === 'kernel'
-      ? { driver: config.driver, fuseFd: FUSE_FD, takeOver }
-      : { driver: config.driver, mountPoint: config.mountPoint }),
-    backing: config.backing,
-    logLevel: config.logLevel,
-  });
+  await MountHost.open(
+    {
+      ...(config.driver === 'kernel'
+        ? { driver: config.driver, fuseFd: FUSE_FD, takeOver }
+        : { driver: config.driver, mountPoint: config.mountPoint }),
+      backing: config.backing,
+      logLevel: config.logLevel,
+    },
+    fuseThread,
+  );
 
 /**
  * The supervisor was killed. Another one gets the mount, and starts a process that takes over from this one: that is proven,
@@ -90,19 +95,20 @@ async function serve({ takeOver }: Go): Promise<number> {
     () => report({ state: 'alive' }),
     async () => await mounted?.beat(),
   );
+  // Scripts wait for this. Everything else can wait.
+  const taken = takeOver ? await openMount(true) : undefined;
+  mounted = taken;
   writeFileSync(config.hostsFile, '127.0.0.1 localhost\n::1 localhost\n');
   chmodSync(config.hostsFile, 0o644); // scripts read it
+  const records = new RunRecords(config.runs);
   const life = new Life(config.lifeFile);
   const containers = new Containers(config.dockerSocket, config.instance);
   let executions: Executions | undefined;
-  const records = new RunRecords(config.runs);
   if (!takeOver) records.clear();
   const before = records.all();
   const resumed = new Set<string>(before.map(({ executionId }) => executionId));
   const isOurs = (executionId: string) =>
     executions?.isOurs(executionId) ?? resumed.has(executionId);
-  // Scripts wait for this. What is left of others can wait.
-  const taken = takeOver ? await openMount(true) : undefined;
   using reaper = new Reaper(containers, isOurs, log);
   if (!takeOver)
     await Promise.race([reaper.first, sleep(FIRST_REAP_MS, undefined, { ref: false })]);

@@ -29,9 +29,13 @@ interface Serving {
   stop(): Promise<void>;
 }
 
+/** The kernel driver's thread, ready to serve. Its programs take longer to load than a mount to be taken over. */
+export const loadFuseThread = (): Worker =>
+  new Worker(new URL('./fuse-worker.js', import.meta.url));
+
 /** The kernel driver, on a thread of its own. */
-function onThread(mount: KernelMount): Serving {
-  const worker = new Worker(new URL('./fuse-worker.js', import.meta.url), { workerData: mount });
+function onThread(mount: KernelMount, worker: Worker): Serving {
+  worker.postMessage(mount);
   const exited = new Promise<string>((resolve) => {
     worker.on('exit', () => resolve('the FUSE thread ended'));
   });
@@ -119,12 +123,12 @@ export class MountHost implements AsyncDisposable {
   }
 
   /** Starts answering the kernel. @throws BridgeError `timeout`, `unavailable` */
-  static async open(mount: KernelMount | NativeMount): Promise<MountHost> {
+  static async open(mount: KernelMount | NativeMount, thread?: Worker): Promise<MountHost> {
     const isNew = mount.driver !== 'kernel' || !mount.takeOver;
     if (isNew) rmSync(mount.backing, { recursive: true, force: true });
     mkdirSync(mount.backing, { recursive: true, mode: 0o700 });
     const host = new MountHost(
-      mount.driver === 'kernel' ? onThread(mount) : here(mount),
+      mount.driver === 'kernel' ? onThread(mount, thread ?? loadFuseThread()) : here(mount),
       mount.backing,
     );
     const silence = new AbortController();

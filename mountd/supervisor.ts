@@ -73,7 +73,9 @@ class Servers implements Disposable {
     this.#fd = fd;
   }
 
-  next(): ChildProcess {
+  /** `isWarm`: it has stood by, and has loaded its programs. */
+  next(): { readonly child: ChildProcess; readonly isWarm: boolean } {
+    const isWarm = this.#standby !== undefined;
     const child = this.#standby ?? this.#start();
     this.#standby = undefined;
     child.removeAllListeners('exit');
@@ -81,7 +83,7 @@ class Servers implements Disposable {
       clearTimeout(this.#timer);
       this.#timer = setTimeout(() => this.#prepare(), STANDBY_AFTER_MS);
     }
-    return child;
+    return { child, isWarm };
   }
 
   [Symbol.dispose](): void {
@@ -150,7 +152,7 @@ interface Served {
   readonly servedMs: number;
 }
 
-async function watch(child: ChildProcess, go: Go): Promise<Served> {
+async function watch({ child, isWarm }: ReturnType<Servers['next']>, go: Go): Promise<Served> {
   let readyAt = Number.POSITIVE_INFINITY;
   let failure: string | undefined;
   if (child.pid !== undefined) {
@@ -158,14 +160,15 @@ async function watch(child: ChildProcess, go: Go): Promise<Served> {
     replace(config.servingFile, `${JSON.stringify(marks)}\n`);
   }
   let isGone = false;
-  using pulse = new Pulse(() => {
+  const silent = () => {
     log.error({ ms: SILENT_BEATS_MAX * BEAT_MS }, 'the serving process hangs: it is killed');
     child.kill('SIGKILL');
     // If it waits for itself in the kernel nothing else frees it.
     setTimeout(() => {
       if (!isGone) abortConnection(config.mountPoint);
     }, GONE_MS).unref();
-  });
+  };
+  using pulse = new Pulse(silent, { isWarm });
   child.on('message', (message) => {
     const report = Report.parse(message);
     if (report.state === 'alive') pulse.beat();

@@ -105,6 +105,11 @@ export class Channel {
     }
   }
 
+  /** For what needs no lock of anybody's, before anything else is read or written. */
+  notifyNow(message: Uint8Array): void {
+    writeSync(this.#fd, message);
+  }
+
   close(): void {
     this.#socket.destroy();
   }

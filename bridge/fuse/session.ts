@@ -150,12 +150,19 @@ export class FuseSession implements Driver {
     if (takenOver !== undefined) this.#takeOver();
   }
 
-  /** What was read and not answered by the process before is sent again. */
+  /**
+   * What was read and not answered by the process before is sent again. At once: what this process has read would be sent again
+   * along with it, and done twice.
+   */
   #takeOver(): void {
     const message = Buffer.alloc(OUT_HEADER_BYTES);
     message.writeUInt32LE(OUT_HEADER_BYTES, 0);
     message.writeInt32LE(NOTIFY_RESEND, 4);
-    void this.#volume.background(async () => await this.#channel.notify(message));
+    try {
+      this.#channel.notifyNow(message);
+    } catch (error) {
+      this.#log.warn({ err: error }, 'the kernel does not send again what was not answered'); // ENODEV: it is unmounted
+    }
     this.#isStarted = true;
     this.#started();
   }

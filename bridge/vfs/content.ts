@@ -241,7 +241,11 @@ export class Content {
   dispose(): void {
     const { tree } = this.#inode;
     tree.closeBacking(this.#inode);
-    if (this.#backed) removeFile(tree.backingPath(this.#inode));
+    if (this.#backed) {
+      const path = tree.backingPath(this.#inode);
+      if (tree.journal === undefined) removeFile(path);
+      else tree.journal.afterFlush(() => removeFile(path));
+    }
     this.#backed = false;
     this.#give(0, Number.POSITIVE_INFINITY);
     this.#size = 0;

@@ -48,8 +48,11 @@ export class Journal {
   #marks = noMarks();
   /** JSON texts. */
   #notes: string[] = [];
-  /** Known only by who looks, so they go along with the next flush. */
+  /** Known only by who looks, so they wait for the next flush, but not for long. */
   #freed: number[] = [];
+  /** What the journal may still name until it is flushed. */
+  #removals: (() => void)[] = [];
+  #isFlushDue = false;
   #wholeBytes = 0;
   #isRewriting = false;
   #retryAt = 0;
@@ -100,6 +103,13 @@ export class Journal {
     this.#marks.inodes.delete(inode);
     this.#marks.xattrs.delete(inode);
     this.#freed.push(inode.id);
+    this.#flushSoon();
+  }
+
+  /** Does `remove` once no record leads to what it removes: until then somebody who takes over would look for it. */
+  afterFlush(remove: () => void): void {
+    this.#removals.push(remove);
+    this.#flushSoon();
   }
 
   /** Something else about the tree. */
@@ -148,6 +158,7 @@ export class Journal {
     this.#freed.length = 0;
     if (answer !== undefined) texts.push(answerRecord(answer));
     if (texts.length > 0) this.#append(texts.join(','));
+    this.#remove();
   }
 
   /** The tree is gone, and its directory soon. */
@@ -155,6 +166,20 @@ export class Journal {
     this.#isClosed = true;
     this.#dirty.delete(this);
     this.#file?.close();
+    this.#remove();
+  }
+
+  #remove(): void {
+    for (const remove of this.#removals.splice(0)) remove();
+  }
+
+  #flushSoon(): void {
+    if (this.#isFlushDue) return;
+    this.#isFlushDue = true;
+    setImmediate(() => {
+      this.#isFlushDue = false;
+      if (this.#freed.length + this.#removals.length > 0) this.flush();
+    });
   }
 
   #append(records: string): void {

@@ -36,6 +36,10 @@ export class InodeTable {
   get size(): number {
     return this.#inodes.size;
   }
+
+  [Symbol.iterator](): Iterator<Inode> {
+    return this.#inodes.values();
+  }
 }
 
 export interface Quota {

@@ -39,8 +39,8 @@ const JSON_LOG_BYTES_MAX = 128 * 1024 * 1024;
 /** One call uses one channel; the number only ties the pushes to it. */
 const RUN_CHANNEL = 1;
 
-/** mountd is served again within seconds of a crash, and then says what became of the execution. */
-const LOST_WAIT_MS = 10_000;
+/** mountd serves again within a second of a crash; one that hangs is replaced after ten. */
+const LOST_WAIT_MS = 20_000;
 const LOST_POLL_MS = 200;
 
 const RUNTIME_OF: Readonly<Record<string, RuntimeName>> = {
@@ -145,7 +145,7 @@ export const run = command({
     };
     const target = new Installation(State.of(values.state, io.env));
     target.state.settings(); // says so when nothing is installed
-    using running = new Running(target, await target.control(), request, io.signal);
+    using running = new Running(target, await target.control(LOST_WAIT_MS), request, io.signal);
     return values.json ? await runForProgram(running, io) : await runForPerson(running, io);
   },
 });

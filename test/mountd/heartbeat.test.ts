@@ -34,9 +34,9 @@ void t.test(
 
 void t.test('silence is told once, after so many beats; a first one may take longer', async (t) => {
   const told: string[] = [];
-  using late = new Pulse(() => told.push('late'), EVERY_MS);
-  using alive = new Pulse(() => told.push('alive'), EVERY_MS);
-  using dead = new Pulse(() => told.push('dead'), EVERY_MS);
+  using late = new Pulse(() => told.push('late'), { everyMs: EVERY_MS });
+  using alive = new Pulse(() => told.push('alive'), { everyMs: EVERY_MS });
+  using dead = new Pulse(() => told.push('dead'), { everyMs: EVERY_MS });
   void late;
   dead.beat();
   const beating = setInterval(() => alive.beat(), EVERY_MS);
@@ -50,7 +50,7 @@ void t.test('silence is told once, after so many beats; a first one may take lon
 
 void t.test('a supervisor that was stopped itself does not take the other for dead', async (t) => {
   let silent = 0;
-  using pulse = new Pulse(() => silent++, EVERY_MS);
+  using pulse = new Pulse(() => silent++, { everyMs: EVERY_MS });
   pulse.beat();
   // As after SIGSTOP, or a suspended machine: long ago, but of one turn.
   const until = Date.now() + 3 * SILENT_BEATS_MAX * EVERY_MS;
