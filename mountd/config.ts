@@ -37,6 +37,10 @@ export const Beat = z.strictObject({ state: z.literal('alive') });
 export const Go = z.strictObject({ state: z.literal('go'), takeOver: z.boolean() });
 export type Go = z.infer<typeof Go>;
 
+/** Said by the serving process: another supervisor, which it will call, takes this one's place. */
+export const Replaced = z.strictObject({ state: z.literal('replaced') });
+export type Replaced = z.infer<typeof Replaced>;
+
 /** Said by both processes to whoever started them, over Node's IPC. */
 export const StartReport = z.discriminatedUnion('state', [
   z.strictObject({ state: z.literal('ready') }),

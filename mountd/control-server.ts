@@ -4,6 +4,7 @@ import { WebSocket, WebSocketServer } from 'ws';
 import { servePeer } from '#bridge/client/connection.js';
 import {
   CONTROL_OPERATIONS,
+  type ControlOperations,
   CREATED,
   LOG,
   type Log,
@@ -14,6 +15,7 @@ import {
 import { BridgeError } from '#bridge/wire/errors.js';
 import { CLOSE_MS, MESSAGE_BYTES_MAX } from '#bridge/wire/limits.js';
 import type { ExecutionId } from '#bridge/wire/names.js';
+import type { Params } from '#bridge/wire/protocol.js';
 
 const WEBSOCKET_OPTIONS = {
   perMessageDeflate: false,
@@ -37,7 +39,10 @@ export interface RunListener {
 export interface ControlHandlers {
   run(request: RunRequest, listener: RunListener, signal: AbortSignal): Promise<RunResult>;
   status(): MountdStatus;
+  upgrade(wanted: Upgrade): void;
 }
+
+export type Upgrade = Params<ControlOperations, 'upgrade'>;
 
 /** The unix socket the operator's command talks to. Mode 0600: whoever may connect may run scripts as any user. */
 export class ControlServer implements AsyncDisposable {
@@ -88,6 +93,10 @@ export class ControlServer implements AsyncDisposable {
     this.#open.add(ws);
     void servePeer(ws, CONTROL_OPERATIONS, (peer) => ({
       status: async () => handlers.status(),
+      upgrade: async ({ params }) => {
+        handlers.upgrade(params);
+        return {};
+      },
       run: async ({ params, channel, signal }) => {
         const listener: RunListener = {
           created: (executionId) => peer.push(channel, CREATED, { executionId }),

@@ -1,15 +1,16 @@
 /** The serving process: composes everything, runs until told to stop or until it lost what it cannot do without. */
 import { spawn } from 'node:child_process';
-import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { pino } from 'pino';
 import { Link } from '#bridge/client/link.js';
 import { abortConnection, unmount } from '#bridge/fuse/mount.js';
-import { asBridgeError } from '#bridge/wire/errors.js';
-import { type Beat, Go, MountdConfig, type StartReport } from './config.js';
+import { JOURNAL_FORMAT } from '#bridge/wire/control.js';
+import { asBridgeError, BridgeError } from '#bridge/wire/errors.js';
+import { type Beat, Go, MountdConfig, type Replaced, type StartReport } from './config.js';
 import { Containers } from './containers.js';
-import { ControlServer } from './control-server.js';
+import { ControlServer, type Upgrade } from './control-server.js';
 import { Executions } from './executions.js';
 import { beat } from './heartbeat.js';
 import { Life } from './life.js';
@@ -36,7 +37,7 @@ const FIRST_REAP_MS = 10_000;
 const canBeTakenOver = () =>
   config.driver === 'kernel' && new MountState(config.backing).canBeTakenOver;
 
-const report = (message: StartReport | Beat) => process.send?.(message);
+const report = (message: StartReport | Beat | Replaced) => process.send?.(message);
 
 /** Until the supervisor says so, this process has loaded its programs and waits. */
 async function go(): Promise<Go> {
@@ -64,19 +65,47 @@ const openMount = async (takeOver: boolean): Promise<MountHost> =>
     fuseThread,
   );
 
+/** Who is called when the supervisor is gone: another one like it, or that of another version. */
+let successor = {
+  supervisor: fileURLToPath(new URL('./supervisor.js', import.meta.url)),
+  config: process.argv[2] ?? '',
+};
+
 /**
  * The supervisor was killed. Another one gets the mount, and starts a process that takes over from this one: that is proven,
  * and this one would have nobody to watch it.
  */
 function callSupervisor(): never {
-  const supervisor = fileURLToPath(new URL('./supervisor.js', import.meta.url));
+  const { supervisor, config: text } = successor;
   const mark = JSON.stringify(markOf(process.pid));
-  spawn(process.execPath, ['--enable-source-maps', supervisor, process.argv[2] ?? '', mark], {
+  spawn(process.execPath, ['--enable-source-maps', supervisor, text, mark], {
     detached: true,
     stdio: ['ignore', 'inherit', 'inherit', FUSE_FD],
     cwd: '/',
   }).unref();
   process.exit(1);
+}
+
+/** For the answer to whoever asked to leave. */
+const LEAVE_MS = 100;
+
+/** @throws BridgeError `conflict` when the other version could not go on */
+function upgrade({ supervisor, config: text, journalFormat }: Upgrade): void {
+  if (!canBeTakenOver())
+    throw new BridgeError(
+      'conflict',
+      'this mountd cannot hand its executions over (it needs the kernel driver and Linux 6.9): use cronium down and up when none runs',
+    );
+  if (journalFormat !== JOURNAL_FORMAT)
+    throw new BridgeError(
+      'conflict',
+      `the other version reads journals of format ${journalFormat}, and the executions that run have format ${JOURNAL_FORMAT}: use cronium down and up when none runs`,
+    );
+  if (!existsSync(supervisor))
+    throw new BridgeError('not_found', `there is no program ${supervisor}`);
+  log.info({ supervisor }, 'handing over to another version');
+  successor = { supervisor, config: text };
+  setTimeout(() => report({ state: 'replaced' }), LEAVE_MS);
 }
 
 async function serve({ takeOver }: Go): Promise<number> {
@@ -144,8 +173,10 @@ async function serve({ takeOver }: Go): Promise<number> {
   for (const [id] of mount.takenOver.damaged) if (!resumed.has(id)) await mount.discard(id);
   await using _control = await ControlServer.open(config.controlSocket, {
     run: async (request, listener, signal) => await runs.run(request, listener, signal),
+    upgrade,
     status: () => ({
       software: config.software,
+      ...(canBeTakenOver() && { journalFormat: JOURNAL_FORMAT }),
       pid: process.pid,
       startedAt,
       mount: config.mountPoint,

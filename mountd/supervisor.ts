@@ -12,7 +12,7 @@ import { pino } from 'pino';
 import { z } from 'zod';
 import { abortConnection, mountFuse, openFuseDevice, unmount } from '#bridge/fuse/mount.js';
 import { asBridgeError, BridgeError } from '#bridge/wire/errors.js';
-import { Beat, type Go, MountdConfig, StartReport } from './config.js';
+import { Beat, type Go, MountdConfig, Replaced, StartReport } from './config.js';
 import { BEAT_MS, Pulse, SILENT_BEATS_MAX } from './heartbeat.js';
 import { replace } from './life.js';
 import { MountState } from './mount-state.js';
@@ -44,7 +44,7 @@ const GONE_POLL_MS = 20;
 /** Where a serving process has the descriptor of /dev/fuse, and a supervisor that it has called. */
 const FUSE_FD = 3;
 
-const Report = z.union([StartReport, Beat]);
+const Report = z.union([StartReport, Beat, Replaced]);
 /** Who supervises and who serves. */
 const Serving = z.strictObject({ supervisor: ProcessMark, serving: ProcessMark });
 
@@ -172,7 +172,10 @@ async function watch({ child, isWarm }: ReturnType<Servers['next']>, go: Go): Pr
   child.on('message', (message) => {
     const report = Report.parse(message);
     if (report.state === 'alive') pulse.beat();
-    else if (report.state === 'failed') failure = report.message;
+    else if (report.state === 'replaced') {
+      log.info('another supervisor takes over');
+      process.exit(0); // it has the mount: nothing is to be tidied up
+    } else if (report.state === 'failed') failure = report.message;
     else {
       readyAt = performance.now();
       if (process.connected) process.send?.(report); // after a restart nobody waits for it any more

@@ -9,15 +9,13 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
+import { JOURNAL_FORMAT } from '#bridge/wire/control.js';
 import { errnoCode } from '#bridge/wire/errors.js';
 
 const { O_APPEND, O_CREAT, O_EXCL, O_WRONLY } = constants;
 
 /** A record: its kind, then what the kind says. The later one about the same thing counts. */
 export type JournalRecord = readonly [string, ...unknown[]];
-
-/** Another number for every change that an older program would not understand. */
-const FORMAT = 1;
 
 /** First of every file. */
 const HEADER = 'V';
@@ -49,7 +47,7 @@ export class JournalFile {
   static create(directory: string): JournalFile {
     const last = filesIn(directory).at(-1)?.[0] ?? 0;
     const file = new JournalFile(join(directory, `journal.${last + 1}`));
-    file.append(`["${HEADER}",${FORMAT}]`);
+    file.append(`["${HEADER}",${JOURNAL_FORMAT}]`);
     return file;
   }
 
@@ -142,9 +140,9 @@ function readFile(path: string): JournalRecord[] {
     if (records.length === 0 && torn.length < HEADER_BYTES_MAX) return [];
     throw new JournalDamaged('its journal has no beginning');
   }
-  if (header[1] !== FORMAT)
+  if (header[1] !== JOURNAL_FORMAT)
     throw new JournalDamaged(
-      `its journal has format ${String(header[1])}, and this program reads ${FORMAT}`,
+      `its journal has format ${String(header[1])}, and this program reads ${JOURNAL_FORMAT}`,
     );
   return records;
 }

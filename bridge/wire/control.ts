@@ -81,8 +81,16 @@ export const RunResult = z.strictObject({
 });
 export type RunResult = z.infer<typeof RunResult>;
 
+/**
+ * How trees and runs are noted for the process that takes over: another number for every change that an older, or a newer,
+ * program would not understand.
+ */
+export const JOURNAL_FORMAT = 1;
+
 export const MountdStatus = z.strictObject({
   software: z.string(),
+  /** Absent where nobody could take over. */
+  journalFormat: z.int().optional(),
   pid: z.int(),
   startedAt: z.int(),
   mount: z.string(),
@@ -107,6 +115,19 @@ export const CONTROL_OPERATIONS = {
   /** Ends when the run does. Closing the connection stops the run. */
   run: { caller: 'any', params: RunRequest, result: RunResult },
   status: { caller: 'any', params: z.strictObject({}), result: MountdStatus },
+  /**
+   * Hands the mount, and everything that runs, over to the program at `supervisor`, which reads journals of `journalFormat`. Only
+   * root can ask. @throws BridgeError `conflict` before anything has changed
+   */
+  upgrade: {
+    caller: 'any',
+    params: z.strictObject({
+      supervisor: z.string(),
+      config: z.string(),
+      journalFormat: z.int(),
+    }),
+    result: z.strictObject({}),
+  },
 } as const satisfies Operations;
 export type ControlOperations = typeof CONTROL_OPERATIONS;
 

@@ -26,7 +26,7 @@ const Report = z.discriminatedUnion('state', [
 ]);
 type Ready = Extract<z.infer<typeof Report>, { state: 'ready' }>;
 
-const PROGRAMS: { readonly [D in DaemonName]: string } = {
+export const PROGRAMS: { readonly [D in DaemonName]: string } = {
   server: fileURLToPath(new URL('../supervisor.js', import.meta.url)),
   mountd: fileURLToPath(new URL('../../mountd/supervisor.js', import.meta.url)),
 };

@@ -6,10 +6,12 @@ import {
   CONTROL_OPERATIONS,
   type ControlOperations,
   type DriverName,
+  JOURNAL_FORMAT,
+  type MountdStatus,
 } from '#bridge/wire/control.js';
 import { asBridgeError, BridgeError, errnoCode } from '#bridge/wire/errors.js';
 import type { ServerConfig } from '#server/config.js';
-import { Daemon, type DaemonName } from './daemons.js';
+import { Daemon, type DaemonName, PROGRAMS } from './daemons.js';
 import { exclusively } from './exclusive.js';
 import { Pki } from './pki.js';
 import type { State } from './state.js';
@@ -24,6 +26,8 @@ const DOCKER_SOCKET = '/var/run/docker.sock';
 const RESTART_MS = 3_000;
 const RESTART_POLL_MS = 100;
 const TAKE_OVER_POLL_MS = 20;
+/** For one mountd to take over from another. */
+const UPGRADE_MS = 20_000;
 
 /** The images' user `cronium`. */
 const SCRIPT_UID = 1000;
@@ -78,6 +82,40 @@ export class Installation {
       }
       return started;
     });
+  }
+
+  /**
+   * Replaces both by this version; scripts go on and see a pause. @throws BridgeError `conflict` when it could not go on with what
+   * runs, and nothing has changed; `timeout`
+   */
+  async upgrade(logLevel: string): Promise<void> {
+    await exclusively(this.state.lockFile, async () => {
+      const before = await this.#mountdStatus();
+      {
+        using mountd = await this.control();
+        await mountd.call('upgrade', {
+          supervisor: PROGRAMS.mountd,
+          config: JSON.stringify(this.#mountdConfig(logLevel, before.driver)),
+          journalFormat: JOURNAL_FORMAT,
+        });
+      }
+      for (const deadline = Date.now() + UPGRADE_MS; ; await sleep(RESTART_POLL_MS)) {
+        if ((await this.#mountdStatus()).pid !== before.pid) break;
+        if (Date.now() > deadline)
+          throw new BridgeError(
+            'timeout',
+            `mountd was not replaced within ${UPGRADE_MS} ms; see ${this.mountd.logFile}`,
+          );
+      }
+      await this.server.stop();
+      const { listen } = this.state.settings();
+      await this.server.start(this.#serverConfig(listen, { logLevel, damaged: false }));
+    });
+  }
+
+  async #mountdStatus(): Promise<MountdStatus> {
+    using mountd = await this.control(UPGRADE_MS);
+    return await mountd.call('status', {});
   }
 
   /** Stops both, scripts first. Returns what ran. */
@@ -157,7 +195,10 @@ export class Installation {
     };
   }
 
-  #serverConfig(listen: ServerConfig['listen'], { logLevel, damaged }: UpOptions): ServerConfig {
+  #serverConfig(
+    listen: ServerConfig['listen'],
+    { logLevel, damaged }: Pick<UpOptions, 'logLevel' | 'damaged'>,
+  ): ServerConfig {
     const { path } = this.state;
     return {
       software: SOFTWARE,

@@ -38,9 +38,7 @@ export const up = command({
   async run({ positionals, values }, io) {
     atMost(positionals, 0);
     const target = installation(values.state, io);
-    const level = values['log-level'];
-    if (!/^(fatal|error|warn|info|debug|trace)$/.test(level))
-      throw new Misuse(`--log-level ${level}: no such level`);
+    const level = logLevel(values['log-level']);
     const driver = DriverName.safeParse(values.driver);
     if (!driver.success)
       throw new Misuse(`--driver ${values.driver}: there are ${DRIVERS.join(' and ')}`);
@@ -77,6 +75,39 @@ export const down = command({
     return 0;
   },
 });
+
+export const upgrade = command({
+  name: 'upgrade',
+  summary: 'Replace the mountd and server that run by this version; scripts go on',
+  usage: 'cronium upgrade [--state DIR] [--log-level LEVEL] [--json]',
+  help: [
+    'Run it from the new version. Executions go on and see a pause of well below a second, of the server about one second.',
+    'When this version cannot read what the running one notes, it says so and nothing is changed. With the driver',
+    'fuse-native, or before Linux 6.9, nothing can be handed over: use cronium down and up.',
+    '',
+    '  --log-level LEVEL    fatal, error, warn, info (default), debug or trace',
+    '',
+    'example: npm install && cronium upgrade',
+  ].join('\n'),
+  options: { ...COMMON, 'log-level': { type: 'string', default: 'info' } },
+  async run({ positionals, values }, io) {
+    atMost(positionals, 0);
+    const target = installation(values.state, io);
+    await target.upgrade(logLevel(values['log-level']));
+    using mountd = await target.control();
+    const { software, pid, executions } = await mountd.call('status', {});
+    if (values.json)
+      io.out(`${JSON.stringify({ software, pid, executions: executions.length })}\n`);
+    else io.err(`${software} serves now; ${executions.length} executions go on`);
+    return 0;
+  },
+});
+
+function logLevel(level: string): string {
+  if (!/^(fatal|error|warn|info|debug|trace)$/.test(level))
+    throw new Misuse(`--log-level ${level}: no such level`);
+  return level;
+}
 
 export const status = command({
   name: 'status',

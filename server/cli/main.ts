@@ -5,7 +5,7 @@ import { CERTIFICATE_COMMANDS } from './certificate-commands.js';
 import { type Command, dispatch } from './command.js';
 import { completionCommands } from './completion-commands.js';
 import { EXECUTION_COMMANDS } from './execution-commands.js';
-import { down, status, up } from './lifecycle-commands.js';
+import { down, status, up, upgrade } from './lifecycle-commands.js';
 import { QUOTA_COMMANDS } from './quota-commands.js';
 import { run } from './run-command.js';
 import { STORE_COMMANDS } from './store-commands.js';
@@ -16,6 +16,7 @@ import { MORE_VARIABLE_COMMANDS } from './variable-set-commands.js';
 const COMMANDS: readonly Command[] = [
   up,
   down,
+  upgrade,
   status,
   run,
   ...VARIABLE_COMMANDS,

@@ -1,4 +1,5 @@
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { cpSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
@@ -194,6 +195,93 @@ print('held on')
     t.match(JSON.parse((await wholeEnded).stdout), { status: 'succeeded', stdout: 'whole\n' });
     const { stdout } = await cronium.cronium(['exec', 'show', id, '--json']);
     t.match((JSON.parse(stdout) as { record: object }).record, { status: 'lost' });
+    await isClean(t, cronium);
+  });
+
+  await t.test(
+    'a close that waits for the server goes on waiting in the next process',
+    async (t) => {
+      const script = 'cronium_setVariable before 1; cronium_setVariable waited 1; echo done';
+      await cronium.cronium(['var', 'policy', 'waited', 'add']);
+      const server = cronium.serverPid;
+      const ended = await started(
+        cronium,
+        'sh',
+        `until [[ -e go ]]; do sleep 0.05; done; ${script}`,
+        '--timeout=100s',
+      );
+      const [id = ''] = readdirSync(join(cronium.state, 'mountd/mnt'));
+      process.kill(server, 'SIGSTOP');
+      try {
+        writeFileSync(join(cronium.mountPoint, id, 'work/go'), '');
+        await sleep(1_000);
+        process.kill((await marksOf(cronium)).serving.pid, 'SIGKILL');
+        await sleep(1_500);
+      } finally {
+        process.kill(server, 'SIGCONT');
+      }
+      const run = await ended();
+      t.match(run, { status: 'succeeded', stdout: 'true\ntrue\ndone\n', stderr: '' });
+      const { stdout } = await cronium.cronium(['var', 'get', 'waited']);
+      t.equal(stdout, '"1"\n', 'added once');
+      await isClean(t, cronium);
+    },
+  );
+
+  await t.test('and its container can be killed at every moment', async (t) => {
+    const server = cronium.serverPid;
+    const ended = await started(
+      cronium,
+      'sh',
+      'sleep 1; cronium_setVariable never 1',
+      '--timeout=100s',
+    );
+    process.kill(server, 'SIGSTOP');
+    try {
+      await sleep(1_500);
+      const { serving } = await marksOf(cronium);
+      const { Id } = await cronium.runningContainer();
+      process.kill(serving.pid, 'SIGKILL');
+      const since = Date.now();
+      const killed = finished(spawn('docker', ['kill', Id]));
+      t.match(await killed, { code: 0 });
+      await eventually('the container is down', async () =>
+        (await cronium.containers()).every(({ State }) => State !== 'running'),
+      );
+      t.ok(Date.now() - since < 5_000, `after ${Date.now() - since} ms`);
+    } finally {
+      process.kill(server, 'SIGCONT');
+    }
+    t.match(await ended(), { status: 'killed', signal: 'SIGKILL' });
+    await isClean(t, cronium);
+  });
+
+  await t.test('another version takes over, or says that it cannot', async (t) => {
+    using control = await cronium.installation.control();
+    const { pid } = await control.call('status', {});
+    await t.rejects(control.call('upgrade', { supervisor: '/', config: '{}', journalFormat: 99 }), {
+      code: 'conflict',
+      message: /reads journals of format 99.*have format 1/,
+    });
+    t.equal((await control.call('status', {})).pid, pid, 'nothing has changed');
+    const root = new URL('../../../', import.meta.url).pathname;
+    const other = join(cronium.directory, 'other');
+    mkdirSync(other);
+    cpSync(join(root, 'dist'), join(other, 'dist'), { recursive: true });
+    symlinkSync(join(root, 'node_modules'), join(other, 'node_modules'));
+    for (const name of ['helpers-legacy', 'bin'])
+      cpSync(join(root, name), join(other, name), { recursive: true });
+    const packed = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as object;
+    writeFileSync(join(other, 'package.json'), JSON.stringify({ ...packed, version: '99.0.0' }));
+    const ended = await started(cronium, 'sh', ROUNDS);
+    const upgraded = spawn(join(other, 'bin/cronium'), ['upgrade', '--state', cronium.state]);
+    t.match(await finished(upgraded), {
+      code: 0,
+      stderr: 'cronium-bridge/99.0.0 serves now; 1 executions go on\n',
+    });
+    t.match(await ended(), { status: 'succeeded', stdout: SAID, output: { ended: true } });
+    const { stdout } = await cronium.cronium(['status', '--json']);
+    t.match(JSON.parse(stdout), { well: true, mountd: { software: 'cronium-bridge/99.0.0' } });
     await isClean(t, cronium);
   });
 
