@@ -9,7 +9,12 @@ import {
 import type { Link } from '#bridge/client/link.js';
 import type { RunHost, Runtime } from '#bridge/client/runtime.js';
 import type { Outcome } from '#bridge/vfs/documents.js';
-import type { MountdStatus, RunRequest, RunResult } from '#bridge/wire/control.js';
+import {
+  type MountdStatus,
+  RUN_OVERHEAD_MS,
+  type RunRequest,
+  type RunResult,
+} from '#bridge/wire/control.js';
 import { asBridgeError, BridgeError } from '#bridge/wire/errors.js';
 import { ExecutionId } from '#bridge/wire/names.js';
 import type {
@@ -191,7 +196,10 @@ export class Executions implements AsyncDisposable {
       ...(profile !== undefined && { profile }),
       ...(readOnly !== undefined && { readOnly }),
     };
-    const opening = ExecutionChannel.create(link, this.#channels, params, news, signal);
+    const create = async () =>
+      await ExecutionChannel.create(link, this.#channels, params, news, signal);
+    // What runs already waits for a server that is away, as it would have without another process.
+    const opening = isResumed ? untilTime(record, create) : create();
     if (record.ended !== undefined) return await this.#afterEnd(run, record.ended, opening);
     using channel = await opening;
     listener.created(executionId);
@@ -435,6 +443,20 @@ const unrecorded = ({ status, exitCode }: Ended): string =>
 
 const cancellation = (reason: unknown) =>
   `Warning: cancelled by an operator${reason === '' ? '' : `: ${String(reason)}`}`;
+
+/** Again and again while the server is away and the run has time left. @throws what `create` throws */
+async function untilTime<T>(
+  { acceptedAt, request }: RunRecord,
+  create: () => Promise<T>,
+): Promise<T> {
+  for (;;)
+    try {
+      return await create();
+    } catch (error) {
+      const isAway = asBridgeError(error).code === 'unavailable';
+      if (!isAway || Date.now() > acceptedAt + request.timeoutMs + RUN_OVERHEAD_MS) throw error;
+    }
+}
 
 /** What the server is told; adds to the warnings if that is not all. */
 function finishOf(ended: Ended, { rawOutput }: Outcome, warnings: string[]): Finish {

@@ -3,6 +3,7 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { MessageChannel, Worker } from 'node:worker_threads';
+import { OUTAGE_BUDGET_MS } from '#bridge/client/link.js';
 import type { RunHost } from '#bridge/client/runtime.js';
 import type { Outcome } from '#bridge/vfs/documents.js';
 import type { TreeSpec } from '#bridge/vfs/execution-tree.js';
@@ -204,9 +205,12 @@ export class MountHost implements AsyncDisposable {
     await rm(join(this.#backing, id), { recursive: true, force: true });
   }
 
+  /** Whoever asks for it meanwhile waits no longer than for a server that is away. */
   #awaitClaim(id: string): void {
     const claimed = new Promise<RunHost>((resolve, reject) => {
       this.#unclaimed.set(id, { resolve, reject });
+      const late = () => reject(new BridgeError('unavailable', 'the server is out of reach'));
+      setTimeout(late, OUTAGE_BUDGET_MS).unref();
     });
     claimed.catch(() => {}); // whoever waits for it hears of it
     this.#runtimes.set(id, claimed);

@@ -10,7 +10,7 @@ const RETRY_MS_MAX_IN_BUDGET = 200;
 const RETRY_MS_MAX = 5_000;
 
 /** How long a call waits for a lost link before it fails: a server restart passes unseen, a dead server does not hang scripts. */
-const OUTAGE_BUDGET_MS = 30_000;
+export const OUTAGE_BUDGET_MS = 30_000;
 
 export interface LinkStatus {
   readonly connected: boolean;

@@ -8,6 +8,12 @@ const FILE_BYTES_MIN = 1024 * 1024;
 /** Written at a time while a journal is written anew; in between others have their turn. */
 const SLICE_RECORDS = 500;
 
+/**
+ * Answers that the kernel may not have: the last one, and those that were kept back so that other executions have their turn, a
+ * few dozen.
+ */
+const ANSWERS_KEPT = 256;
+
 /** What is held back is not to be written; while something is, the journal is not written anew. */
 const HOLD_MS = 20;
 
@@ -53,6 +59,8 @@ export class Journal {
   /** What the journal may still name until it is flushed. */
   #removals: (() => void)[] = [];
   #isFlushDue = false;
+  /** JSON texts: an answer may be on its way to the kernel still, when the file that has it goes. */
+  readonly #answers: string[] = [];
   #wholeBytes = 0;
   #isRewriting = false;
   #retryAt = 0;
@@ -156,7 +164,12 @@ export class Journal {
     entries.length = 0;
     for (const id of this.#freed) texts.push(freedRecord(id));
     this.#freed.length = 0;
-    if (answer !== undefined) texts.push(answerRecord(answer));
+    if (answer !== undefined) {
+      const text = answerRecord(answer);
+      texts.push(text);
+      this.#answers.push(text);
+      if (this.#answers.length > 2 * ANSWERS_KEPT) this.#answers.splice(0, ANSWERS_KEPT);
+    }
     if (texts.length > 0) this.#append(texts.join(','));
     this.#remove();
   }
@@ -206,6 +219,7 @@ export class Journal {
     try {
       this.#file?.close();
       this.#file = JournalFile.create(this.#directory);
+      this.#appendAll(this.#answers);
     } catch (error) {
       this.#failed(error);
       return;
@@ -274,11 +288,11 @@ export const uniqueOf = (low: number, high: number): bigint =>
 /** The answers in a journal; undefined bytes stand for "done". */
 export function answersIn(records: readonly JournalRecord[]): Map<bigint, Uint8Array | undefined> {
   const answers = new Map<bigint, Uint8Array | undefined>();
-  for (const [kind, low, high, base64] of records)
-    if (kind === 'R')
-      answers.set(
-        uniqueOf(low as number, high as number),
-        typeof base64 === 'string' ? Buffer.from(base64, 'base64') : undefined,
-      );
+  const said = records.filter(([kind]) => kind === 'R').slice(-2 * ANSWERS_KEPT);
+  for (const [, low, high, base64] of said)
+    answers.set(
+      uniqueOf(low as number, high as number),
+      typeof base64 === 'string' ? Buffer.from(base64, 'base64') : undefined,
+    );
   return answers;
 }

@@ -42,7 +42,10 @@ const RUN_SLACK_S = 100;
 
 export interface ChaosOptions {
   readonly seconds: number;
+  /** Empty: nothing happens to it. */
   readonly weights?: Weights;
+  /** Called once, with what is at work. */
+  readonly watch?: (cronium: TestInstallation) => void;
   readonly say?: (text: string) => void;
   /** Ends it early. */
   readonly signal?: AbortSignal;
@@ -59,13 +62,14 @@ interface Run {
 
 /** Scripts at work in containers while faults come down on the server, mountd and the link between them, and the account afterwards. */
 export async function chaos(random: Random, options: ChaosOptions): Promise<ChaosReport> {
-  const { seconds, weights = FAULTS, say = () => {}, signal } = options;
+  const { seconds, weights = FAULTS, watch, say = () => {}, signal } = options;
   await using cronium = await TestInstallation.up();
   await using proxy = await LinkProxy.open(cronium.installation.state.settings().listen.port);
   await linkThrough(cronium, proxy);
   for (const key of [SHARED_COUNT, ...WORKERS.map(({ name }) => countOf(name))])
     await must(cronium, 'var', 'policy', key, 'add', '--user', USER);
 
+  watch?.(cronium);
   const runs: Run[] = [];
   let unknown = 0;
   const errors: string[] = [];
@@ -204,6 +208,10 @@ async function inflictAll({
 }): Promise<void> {
   const began = Date.now();
   using control = new Control(cronium);
+  if (Object.keys(weights).length === 0) {
+    while (!isOver()) await sleep(LULL_MS_MAX);
+    return;
+  }
   while (!isOver()) {
     const fault = pickFault(random, weights);
     const lullMin = fault in MOUNTD_FAULTS ? MOUNTD_LULL_MS_MIN : LULL_MS_MIN;
