@@ -168,7 +168,10 @@ export class Executions implements AsyncDisposable {
       return await this.#run(run, listener, signal);
     } finally {
       this.#ours.delete(executionId);
-      records.remove(executionId);
+      const remove = () => records.remove(executionId);
+      // Until whoever asked has surely been told: if this process dies now, the next one tells them.
+      if (record.ended === undefined) remove();
+      else setTimeout(remove, TOLD_MS).unref();
       if (run.unknown !== undefined) this.#options.onUnknown(executionId, run.unknown);
     }
   }
@@ -412,6 +415,9 @@ const NOTHING: Received = { stdout: 0, stderr: 0 };
 
 /** For whoever asks again late. */
 const RESULT_KEPT_MS = 60_000;
+
+/** For an answer to reach the command. */
+const TOLD_MS = 5_000;
 
 const INTERRUPTED = 'mountd was interrupted before it was known how it ended';
 

@@ -178,6 +178,7 @@ async function watch({ child, isWarm }: ReturnType<Servers['next']>, go: Go): Pr
     } else if (report.state === 'failed') failure = report.message;
     else {
       readyAt = performance.now();
+      pulse.beat();
       if (process.connected) process.send?.(report); // after a restart nobody waits for it any more
     }
   });

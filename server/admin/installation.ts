@@ -85,11 +85,11 @@ export class Installation {
   }
 
   /**
-   * Replaces both by this version; scripts go on and see a pause. @throws BridgeError `conflict` when it could not go on with what
+   * Replaces both by this version; scripts go on and see a pause. Returns what ran before. @throws BridgeError `conflict` when it could not go on with what
    * runs, and nothing has changed; `timeout`
    */
-  async upgrade(logLevel: string): Promise<void> {
-    await exclusively(this.state.lockFile, async () => {
+  async upgrade(logLevel: string): Promise<MountdStatus> {
+    return await exclusively(this.state.lockFile, async () => {
       const before = await this.#mountdStatus();
       {
         using mountd = await this.control();
@@ -110,6 +110,7 @@ export class Installation {
       await this.server.stop();
       const { listen } = this.state.settings();
       await this.server.start(this.#serverConfig(listen, { logLevel, damaged: false }));
+      return before;
     });
   }
 

@@ -93,12 +93,12 @@ export const upgrade = command({
   async run({ positionals, values }, io) {
     atMost(positionals, 0);
     const target = installation(values.state, io);
-    await target.upgrade(logLevel(values['log-level']));
+    const { executions } = await target.upgrade(logLevel(values['log-level']));
     using mountd = await target.control();
-    const { software, pid, executions } = await mountd.call('status', {});
+    const { software, pid } = await mountd.call('status', {});
     if (values.json)
       io.out(`${JSON.stringify({ software, pid, executions: executions.length })}\n`);
-    else io.err(`${software} serves now; ${executions.length} executions go on`);
+    else io.err(`${software} serves now; executions that go on: ${executions.length}`);
     return 0;
   },
 });
