@@ -107,13 +107,10 @@ export class Containers {
   }
 
   /** A started container; `stdout` and `stderr` must be read, or it stops at a full pipe. */
-  async start(spec: ContainerSpec): Promise<RunningContainer> {
+  async start(spec: ContainerSpec, mayBeUnderWay = false): Promise<RunningContainer> {
     let container: Docker.Container | undefined;
     try {
-      container = await this.#docker.createContainer({
-        ...this.#options(spec),
-        abortSignal: within(START_MS),
-      });
+      container = await this.#create(spec, mayBeUnderWay);
       const attached = container.attach({ stream: true, stdout: true, stderr: true });
       const logs = (await orLate(attached, START_MS)) as unknown as Readable;
       const exited = container.wait({ condition: 'next-exit' });
@@ -146,10 +143,12 @@ export class Containers {
       const logs = (await orLate(following, START_MS)) as unknown as Readable;
       const exited = container.wait({ condition: 'not-running' });
       exited.catch(() => {}); // heard where it is awaited
-      return new RunningContainer(container, logs, exited, {
+      const resumed = new RunningContainer(container, logs, exited, {
         remove: async (one) => await this.#remove(one),
         sentence: (error) => this.#sentence(error),
       });
+      if (!State.Running) resumed.endedAt = Date.parse(State.FinishedAt);
+      return resumed;
     } catch (error) {
       if (statusOf(error) === 404) return undefined;
       throw new ContainerLost(this.#sentence(error));
@@ -159,6 +158,20 @@ export class Containers {
   /** Whatever is left of an execution's container goes. What cannot be removed now is reaped later. */
   async discard(executionId: string): Promise<void> {
     await this.#remove(this.#docker.getContainer(`cronium-${executionId}`)).catch(() => {});
+  }
+
+  /** `mayBeUnderWay`: a process that died had asked for it, and Docker goes on: what comes of that is not started, and goes. */
+  async #create(spec: ContainerSpec, mayBeUnderWay: boolean): Promise<Docker.Container> {
+    for (const deadline = Date.now() + START_MS; ; await sleep(END_POLL_MS))
+      try {
+        return await this.#docker.createContainer({
+          ...this.#options(spec),
+          abortSignal: within(START_MS),
+        });
+      } catch (error) {
+        if (statusOf(error) !== 409 || !mayBeUnderWay || Date.now() > deadline) throw error;
+        await this.discard(spec.executionId);
+      }
   }
 
   #options({ env, memoryBytes, ...spec }: ContainerSpec): Docker.ContainerCreateOptions {
@@ -266,6 +279,8 @@ const KILLED = 128 + constants.signals.SIGKILL;
 export class RunningContainer implements AsyncDisposable {
   /** Ends with the container. Reading slowly slows the script down, not reading stops it. */
   readonly logs: AsyncIterable<LogChunk>;
+  /** Milliseconds since the epoch; set when it had ended before anybody of this process looked. */
+  endedAt: number | undefined;
   readonly #container: Docker.Container;
   readonly #raw: Readable;
   /** The exit code; undefined when the engine could not tell. May never settle. */

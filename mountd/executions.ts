@@ -184,7 +184,8 @@ export class Executions implements AsyncDisposable {
     if (!isResumed) await containers.assertImage(image);
 
     const event = eventDocument(record);
-    const printed = new MaskedLog(async (log) => await listener.log(log));
+    const printed = new MaskedLog(async (log) => await listener.log(log), record.secrets);
+    printed.onSecrets = () => this.#write(record, { secrets: printed.secrets });
     const news = new News(printed);
     run.unknown = isResumed ? INTERRUPTED : 'it was interrupted before its script was started';
     const params = {
@@ -203,7 +204,9 @@ export class Executions implements AsyncDisposable {
       await ExecutionChannel.create(link, this.#channels, params, news, signal);
     // What runs already waits for a server that is away, as it would have without another process.
     const opening = isResumed ? untilTime(record, create) : create();
-    if (record.ended !== undefined) return await this.#afterEnd(run, record.ended, opening);
+    if (record.ended !== undefined)
+      return await this.#afterEnd(run, record.ended, opening, printed);
+    opening.catch(async () => await this.#discard(run)).catch(() => {}); // nobody goes on with what an earlier process has begun
     using channel = await opening;
     listener.created(executionId);
     printed.learn(channel.variables);
@@ -234,7 +237,7 @@ export class Executions implements AsyncDisposable {
       if (!isResumed) log.info({ runtime, image }, 'execution started');
       const cancelled = news.stop;
       const onLog: RunListener['log'] = async (log) => await printed.push(log);
-      const leftMs = Math.max(1, timeoutMs - (Date.now() - startedAt));
+      const leftMs = timeoutMs - (Date.now() - startedAt);
       let followed: Followed;
       try {
         followed = await follow(container, { timeoutMs: leftMs, onLog, signal, cancelled });
@@ -277,7 +280,7 @@ export class Executions implements AsyncDisposable {
     } catch (error) {
       const { message } = asBridgeError(error);
       log.warn({ reason: message }, 'execution could not be run');
-      const isLost = mount.isGone || error instanceof Lost;
+      const isLost = mount.isGone || error instanceof Lost || error instanceof ContainerLost;
       const status = isLost ? 'lost' : signal.aborted ? 'killed' : 'failed';
       const finishedAt = Date.now();
       // The server's record shall not stay open. If the server cannot be told now, it is later.
@@ -361,12 +364,15 @@ export class Executions implements AsyncDisposable {
       if (record.isStarted === true) throw new Lost('somebody removed its container');
     }
     this.#write(record, { startedAt: Date.now() });
-    const container = await containers.start(spec);
+    const container = await containers.start(spec, isResumed);
     this.#write(record, { isStarted: true });
     return container;
   }
 
-  #write(record: RunRecord, more: Pick<RunRecord, 'startedAt' | 'isStarted' | 'ended'>): void {
+  #write(
+    record: RunRecord,
+    more: Pick<RunRecord, 'startedAt' | 'isStarted' | 'ended' | 'secrets'>,
+  ): void {
     Object.assign(record, more);
     this.#options.records.write(record);
   }
@@ -376,9 +382,9 @@ export class Executions implements AsyncDisposable {
     run: Run,
     { result, finish }: NonNullable<RunRecord['ended']>,
     opening: Promise<ExecutionChannel>,
+    printed: MaskedLog,
   ): Promise<RunResult> {
-    const { containers, mount } = this.#options;
-    const { executionId } = run;
+    await this.#replay(run, printed);
     run.unknown = unrecorded(result);
     try {
       using channel = await opening;
@@ -387,9 +393,29 @@ export class Executions implements AsyncDisposable {
     } catch (error) {
       if (asBridgeError(error).code === 'denied') run.unknown = undefined; // it has ended there
     }
+    await this.#discard(run);
+    return result;
+  }
+
+  /** What its container printed: whoever asked may not have all of it. */
+  async #replay({ executionId }: Run, printed: MaskedLog): Promise<void> {
+    const container = await this.#options.containers.resume(executionId).catch(() => undefined);
+    if (container === undefined) return;
+    try {
+      for await (const log of container.logs) await printed.push(log);
+    } catch {
+      // Docker is away: what they have has to do.
+    }
+    printed.end();
+  }
+
+  /** Whatever an earlier process has left of it goes. */
+  async #discard({ executionId, isResumed }: Run): Promise<void> {
+    if (!isResumed) return;
+    const { containers, mount } = this.#options;
     await containers.discard(executionId);
     if (mount.takenOver.restored.includes(executionId)) await mount.removeTree(executionId);
-    return result;
+    else await mount.discard(executionId);
   }
 }
 

@@ -30,6 +30,10 @@ const GIVE_UP_MS = 10_000;
 const config = MountdConfig.parse(JSON.parse(process.argv[2] ?? ''));
 const log = pino({ level: config.logLevel, base: { process: 'mountd' } });
 process.umask(0o077);
+/** From the beginning: whoever stops mountd does not wait until we have loaded our programs. */
+const stopping = new AbortController();
+process.once('SIGTERM', () => stopping.abort());
+process.once('SIGINT', () => stopping.abort());
 
 /** Docker removes what an earlier life left behind within seconds; if not, serving does not wait for it. */
 const FIRST_REAP_MS = 10_000;
@@ -78,11 +82,17 @@ let successor = {
 function callSupervisor(): never {
   const { supervisor, config: text } = successor;
   const mark = JSON.stringify(markOf(process.pid));
-  spawn(process.execPath, ['--enable-source-maps', supervisor, text, mark], {
+  const child = spawn(process.execPath, ['--enable-source-maps', supervisor, text, mark], {
     detached: true,
     stdio: ['ignore', 'inherit', 'inherit', FUSE_FD],
     cwd: '/',
-  }).unref();
+  });
+  child.unref();
+  // Before it has loaded its programs: who stops mountd now must find it.
+  if (child.pid !== undefined) {
+    const { pid, startTicks } = markOf(child.pid);
+    writeFileSync(config.supervisorFile, `${JSON.stringify({ pid, startTicks })}\n`);
+  }
   process.exit(1);
 }
 
@@ -111,11 +121,11 @@ function upgrade({ supervisor, config: text, journalFormat }: Upgrade): void {
 async function serve({ takeOver }: Go): Promise<number> {
   const startedAt = Date.now();
   const stopped = new Promise<number>((resolve) => {
-    process.once('SIGTERM', () => resolve(0));
-    process.once('SIGINT', () => resolve(0));
+    if (stopping.signal.aborted) resolve(0);
+    stopping.signal.addEventListener('abort', () => resolve(0), { once: true });
     // The supervisor is gone, and with it whoever would have unmounted after us.
     process.once('disconnect', () => {
-      if (canBeTakenOver()) callSupervisor();
+      if (canBeTakenOver() && !stopping.signal.aborted) callSupervisor();
       resolve(1);
     });
   });

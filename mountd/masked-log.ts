@@ -1,6 +1,12 @@
 import type { Log } from '#bridge/wire/control.js';
 import { MASK, MASKED_BYTES_MAX, type MaskedStream, Masker } from '#bridge/wire/mask.js';
 
+/** Values by key, and those that were replaced. */
+export interface Secrets {
+  readonly present: [string, string][];
+  readonly replaced: string[];
+}
+
 /** What is told of a variable: all of it, a change (null = deleted), or what a script wrote. */
 interface Told {
   readonly key: string;
@@ -25,12 +31,21 @@ export class MaskedLog {
   #masker: Masker | undefined;
   #streams: Readonly<Record<Log['stream'], MaskedStream>>;
   #isWithheld = false;
+  /** Called when the secrets are not what they were. */
+  onSecrets: () => void = () => {};
 
-  constructor(passOn: (log: Log) => Promise<void>) {
+  /** `before`: what an earlier process knew. */
+  constructor(passOn: (log: Log) => Promise<void>, before?: Secrets) {
     this.#passOn = passOn;
+    for (const [key, text] of before?.present ?? []) this.#present.set(key, text);
+    for (const text of before?.replaced ?? []) this.#replaced.add(text);
     const masker = new Masker([]);
-    this.#masker = masker;
+    if (before === undefined) this.#masker = masker;
     this.#streams = { stdout: masker.stream(), stderr: masker.stream() };
+  }
+
+  get secrets(): Secrets {
+    return { present: [...this.#present], replaced: [...this.#replaced] };
   }
 
   /** Whether a variable is, or was during the run, secret. */
@@ -47,6 +62,7 @@ export class MaskedLog {
 
   /** From now on these are masked: those that are secret, and new values of those that were. */
   learn(told: Iterable<Told>): void {
+    let isNews = false;
     for (const { key, text, secret } of told) {
       const before = this.#present.get(key);
       if (text === null || text === before) continue;
@@ -55,7 +71,9 @@ export class MaskedLog {
       this.#replaced.delete(text);
       this.#present.set(key, text);
       this.#masker = undefined;
+      isNews = true;
     }
+    if (isNews) this.onSecrets();
   }
 
   /** In the order of the calls; waits as long as the reader does. */

@@ -1,7 +1,6 @@
-import { readFileSync, rmSync } from 'node:fs';
+import { closeSync, constants, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { replace } from './life.js';
 
 /** What a process that takes a mount over must know of it, beside its trees. */
 const Kept = z.strictObject({
@@ -14,6 +13,7 @@ const Kept = z.strictObject({
 type Kept = z.infer<typeof Kept>;
 
 const FILE = 'mount.json';
+const TEXT_BYTES = 128;
 
 /** In a file among the backing files, from when the kernel was first answered until nothing is mounted any more. */
 export class MountState {
@@ -54,7 +54,13 @@ export class MountState {
     }
   }
 
+  /** In place and always as long: also on a full disk. So short a text is written as a whole or not at all. */
   #write(kept: Kept): void {
-    replace(this.#path, JSON.stringify(kept));
+    const fd = openSync(this.#path, constants.O_WRONLY | constants.O_CREAT, 0o600);
+    try {
+      writeSync(fd, JSON.stringify(kept).padEnd(TEXT_BYTES), 0);
+    } finally {
+      closeSync(fd);
+    }
   }
 }

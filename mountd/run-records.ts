@@ -14,6 +14,13 @@ export const RunRecord = z.strictObject({
   nonce: z.int(),
   /** The container was about to be started. */
   startedAt: z.int().optional(),
+  /** Secrets that what it prints is masked for: now and earlier values, by key. */
+  secrets: z
+    .strictObject({
+      present: z.array(z.tuple([z.string(), z.string()])),
+      replaced: z.array(z.string()),
+    })
+    .optional(),
   /** It was: one that is not there any more is not started again. */
   isStarted: z.literal(true).optional(),
   /** How it ended; what is left is to tell those who wait for it, and the server. */
@@ -45,7 +52,7 @@ export class RunRecords {
 
   write(record: RunRecord): void {
     const path = this.#pathOf(record.executionId);
-    writeFileSync(`${path}.new`, JSON.stringify(record, withBytes), { mode: 0o600 });
+    writeFileSync(`${path}.new`, textOf(record), { mode: 0o600 });
     renameSync(`${path}.new`, path);
   }
 
@@ -59,7 +66,7 @@ export class RunRecords {
     return names.flatMap((name) => {
       try {
         const text = readFileSync(join(this.#directory, name), 'utf8');
-        return [RunRecord.parse(JSON.parse(text, toBytes))];
+        return [recordIn(text)];
       } catch {
         rmSync(join(this.#directory, name), { force: true });
         return [];
@@ -72,19 +79,16 @@ export class RunRecords {
   }
 }
 
-/** The script: JSON has no bytes. */
-const BYTES = 'base64:';
-const isScript = (key: string) => key === 'data';
-
-/** `this` holds the value as it was before JSON.stringify asked it for its own idea. */
-function withBytes(this: unknown, key: string, value: unknown): unknown {
-  const raw = (this as Record<string, unknown>)[key];
-  return isScript(key) && raw instanceof Uint8Array
-    ? `${BYTES}${Buffer.from(raw).toString('base64')}`
-    : value;
+/** JSON has no bytes. */
+function textOf(record: RunRecord): string {
+  const { script } = record.request;
+  const data = Buffer.from(script.data).toString('base64');
+  return JSON.stringify({ ...record, request: { ...record.request, script: { ...script, data } } });
 }
 
-const toBytes = (key: string, value: unknown): unknown =>
-  isScript(key) && typeof value === 'string' && value.startsWith(BYTES)
-    ? Buffer.from(value.slice(BYTES.length), 'base64')
-    : value;
+/** @throws what is no record of ours */
+function recordIn(text: string): RunRecord {
+  const record = JSON.parse(text) as { request: { script: { data: unknown } } };
+  record.request.script.data = Buffer.from(String(record.request.script.data), 'base64');
+  return RunRecord.parse(record);
+}

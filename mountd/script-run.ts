@@ -11,6 +11,9 @@ const LOG_DRAIN_MS = 5_000;
 /** Docker says that a container is down when it is; the news of how it ended takes no longer than this. */
 const EXIT_NEWS_MS = 10_000;
 
+/** The longest that setTimeout takes. */
+const NEVER_MS = 2 ** 31 - 1;
+
 /** How a script's container went. */
 export interface Followed {
   readonly exit: Exit;
@@ -24,6 +27,7 @@ export interface Followed {
 }
 
 export interface FollowOptions {
+  /** What is left; negative when it is over. */
   readonly timeoutMs: number;
   readonly onLog: (log: Log) => Promise<void>;
   /** Whoever asked for the run has gone, or we stop: the script is stopped, and nobody hears its output. */
@@ -54,10 +58,16 @@ export async function follow(
       setTimeout(silent, EXIT_NEWS_MS).unref();
     }, giveUp);
   };
-  const timer = setTimeout(() => {
-    timedOut = true;
-    stop();
-  }, timeoutMs);
+  const { endedAt: endedBefore } = container;
+  // What has ended within its time is not late because somebody looked late.
+  if (endedBefore !== undefined) timedOut = endedBefore > Date.now() + timeoutMs;
+  const timer = setTimeout(
+    () => {
+      timedOut = true;
+      stop();
+    },
+    endedBefore === undefined ? Math.max(1, timeoutMs) : NEVER_MS,
+  );
   const onAbort = () => {
     stopped = true;
     stop();
@@ -81,7 +91,7 @@ export async function follow(
   });
   try {
     const exit = await Promise.race([container.exit(), givenUp]);
-    const endedAt = Date.now();
+    const endedAt = endedBefore ?? Date.now();
     await Promise.race([heard, sleep(LOG_DRAIN_MS, undefined, { ref: false })]);
     await stopping;
     return { exit, stderrSeen, wasCut, timedOut, stopped, endedAt };

@@ -157,7 +157,11 @@ async function watch({ child, isWarm }: ReturnType<Servers['next']>, go: Go): Pr
   let failure: string | undefined;
   if (child.pid !== undefined) {
     const marks = { supervisor: markOf(process.pid), serving: markOf(child.pid) };
-    replace(config.servingFile, `${JSON.stringify(marks)}\n`);
+    try {
+      replace(config.servingFile, `${JSON.stringify(marks)}\n`);
+    } catch (error) {
+      log.warn({ err: error }, 'who serves could not be noted'); // a full disk
+    }
   }
   let isGone = false;
   const silent = () => {
@@ -199,7 +203,11 @@ async function watch({ child, isWarm }: ReturnType<Servers['next']>, go: Go): Pr
   const code = await ended;
   isGone = true;
   stopping.signal.removeEventListener('abort', stop);
-  if (failure !== undefined) throw new BridgeError('unavailable', failure);
+  if (failure !== undefined && !go.takeOver) throw new BridgeError('unavailable', failure);
+  if (failure !== undefined) {
+    log.error({ reason: failure }, 'the mount could not be taken over');
+    mountState.end();
+  }
   const isStopped = stopping.signal.aborted;
   if (!isStopped) log.error({ code }, 'the serving process died');
   return { isStopped, servedMs: performance.now() - readyAt };
@@ -265,7 +273,8 @@ async function supervise(): Promise<void> {
     mkdirSync(config.mountPoint, { recursive: true, mode: 0o755 });
   } else await adopt(adopted);
   const losses: number[] = [];
-  while (!stopping.signal.aborted) {
+  // What was adopted is mounted, and scripts run on it: they are ended properly even if that is all there is to do.
+  while (isMounted || !stopping.signal.aborted) {
     if (await serveMount()) return;
     const now = Date.now();
     losses.push(now);

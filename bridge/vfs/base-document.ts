@@ -77,7 +77,7 @@ export abstract class BaseDocument implements Document {
 
   /** What is noted must be safe before something outside follows from it. */
   protected flushNotes(): void {
-    this.#tree.journal?.flush();
+    this.#tree.journal?.flushNotes();
   }
 
   fileRecord(file: RegularFile): FileRecord {

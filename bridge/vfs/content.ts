@@ -34,7 +34,7 @@ const ZERO_BYTES_MAX = 1024 * 1024;
 const BOUNDS_NOTED_MAX = 512;
 
 /** Looking through more would take longer than anybody waits. */
-const SCAN_BYTES_MAX = 16 * 1024 ** 3;
+const SCAN_BYTES_MAX = 2 * 1024 ** 3;
 
 /** linux/fs.h */
 const SEEK_DATA = 3;
@@ -134,7 +134,9 @@ export class Content {
     // The first byte may have come after the last record.
     const stats = statSync(path, { throwIfNoEntry: backed });
     this.#backed = stats !== undefined;
-    this.#size = stats?.size ?? size;
+    // Made, and not yet as long as it should be, when the process died.
+    if (stats !== undefined && !backed && stats.size < size) ftruncateSync(this.#fd(), size);
+    this.#size = Math.max(stats?.size ?? 0, backed ? 0 : size);
     const pages = Math.ceil(this.#size / PAGE_BYTES);
     if (written === null) this.#scan(pages);
     else

@@ -25,8 +25,6 @@ export interface Start {
   readonly variables: readonly Variable[];
   /** Keys with a merge policy, whether they exist or not. */
   readonly merged: readonly string[];
-  /** The id of the one commit of an on-success execution; chosen when there is none. */
-  readonly pendingId?: string;
 }
 
 /** What an execution's files amounted to. Values are JSON source text. */

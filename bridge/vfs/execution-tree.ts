@@ -4,7 +4,7 @@ import type { Variable } from '#bridge/wire/protocol.js';
 import { Documents, type Policy } from './documents.js';
 import { Directory } from './inode.js';
 import { answersIn, Journal } from './journal.js';
-import { JournalDamaged, readJournal } from './journal-file.js';
+import { JournalDamaged, type JournalRecord, readJournal } from './journal-file.js';
 import { RegularFile } from './regular-file.js';
 import { type Quota, Tree } from './tree.js';
 import { entryRecord, inodeRecord, xattrRecord } from './tree-records.js';
@@ -145,7 +145,7 @@ export class ExecutionTree implements AsyncDisposable {
       });
       volume.root.add(id, root);
       volume.inodes.next = next;
-      execution.#journal();
+      execution.#journal(records);
       return { tree: execution, answers: answersIn(records) };
     } catch (error) {
       tree.abandon();
@@ -160,7 +160,8 @@ export class ExecutionTree implements AsyncDisposable {
     await this.#volume.removeTree(this.#root, this.#frame.id);
   }
 
-  #journal(): void {
+  /** `before`: what an earlier process noted. */
+  #journal(before?: readonly JournalRecord[]): void {
     const { tree } = this.#root;
     const volume = this.#volume;
     const everything = () => {
@@ -169,7 +170,8 @@ export class ExecutionTree implements AsyncDisposable {
     };
     const failed = (error: unknown) => volume.onError(error);
     tree.journal = new Journal(tree.directory, volume.dirtyJournals, failed);
-    tree.journal.begin(everything);
+    if (before === undefined) tree.journal.begin(everything);
+    else tree.journal.goOn(everything, before);
   }
 
   /** Everything there is to know of the tree, but the bytes of its files. */

@@ -63,7 +63,6 @@ export class Journal {
   readonly #answers: string[] = [];
   #wholeBytes = 0;
   #isRewriting = false;
-  #retryAt = 0;
   #holds = 0;
   #isClosed = false;
 
@@ -84,6 +83,22 @@ export class Journal {
     this.#appendAll([...everything()]);
     this.flush();
     this.#becomeWhole();
+  }
+
+  /** Goes on with the journal of an earlier process, whose `records` these are. What cannot be written now is tried again. */
+  goOn(everything: () => Iterable<string>, records: readonly JournalRecord[]): void {
+    // The kernel may not have had them: this process may die before it has told it again.
+    this.#answers.push(...answerRecords(records).map((record) => JSON.stringify(record)));
+    this.#everything = everything;
+    try {
+      this.#file = JournalFile.create(this.#directory);
+      this.#appendAll(this.#answers);
+      this.#appendAll([...everything()]);
+      this.flush();
+      this.#becomeWhole();
+    } catch (error) {
+      this.#failed(error);
+    }
   }
 
   /** Its attributes changed, or it is new. */
@@ -149,7 +164,16 @@ export class Journal {
     };
   }
 
-  /** Writes what is marked, with the answer of the request that changed it. */
+  /** Writes notes only: what is marked may be undone yet. */
+  flushNotes(): void {
+    const texts = this.#notes;
+    this.#notes = [];
+    const { inodes, xattrs, entries } = this.#marks;
+    if (inodes.size + xattrs.size + entries.length === 0) this.#dirty.delete(this);
+    if (!this.#isClosed && texts.length > 0) this.#append(texts.join(','), false);
+  }
+
+  /** Writes what is marked, with the answer of the request that changed it. Never throws. */
   flush(answer?: Answer): void {
     this.#dirty.delete(this);
     if (this.#isClosed) return;
@@ -183,7 +207,12 @@ export class Journal {
   }
 
   #remove(): void {
-    for (const remove of this.#removals.splice(0)) remove();
+    for (const remove of this.#removals.splice(0))
+      try {
+        remove();
+      } catch (error) {
+        this.#onError(error); // a file system that became read-only
+      }
   }
 
   #flushSoon(): void {
@@ -195,19 +224,17 @@ export class Journal {
     });
   }
 
-  #append(records: string): void {
-    if (this.#file === undefined) {
-      if (performance.now() >= this.#retryAt) this.#rewrite();
-      return;
-    }
+  /** `mayRewrite` false: not everything is as it should be noted. */
+  #append(records: string, mayRewrite = true): void {
+    if (this.#file === undefined) return;
     try {
       this.#file.append(records);
     } catch (error) {
       this.#failed(error);
       return;
     }
-    if (!this.#isRewriting && this.#file.size > Math.max(FILE_BYTES_MIN, 2 * this.#wholeBytes))
-      this.#rewrite();
+    if (!mayRewrite || this.#isRewriting || this.#holds > 0) return;
+    if (this.#file.size > Math.max(FILE_BYTES_MIN, 2 * this.#wholeBytes)) this.#rewrite();
   }
 
   /**
@@ -265,10 +292,16 @@ export class Journal {
   #failed(error: unknown): void {
     this.#file?.close();
     this.#file = undefined;
-    JournalFile.removeAll(this.#directory); // it would tell of a tree that is not so any more
     this.#isRewriting = false;
-    this.#retryAt = performance.now() + RETRY_MS;
     this.#onError(error);
+    try {
+      JournalFile.removeAll(this.#directory); // it would tell of a tree that is not so any more
+    } catch (cause) {
+      this.#onError(cause);
+    }
+    setTimeout(() => {
+      if (!this.#isClosed) this.#rewrite();
+    }, RETRY_MS).unref();
   }
 }
 
@@ -285,11 +318,13 @@ const RESENT_BIT = 1n << 63n;
 export const uniqueOf = (low: number, high: number): bigint =>
   ((BigInt(high) << 32n) | BigInt(low)) & ~RESENT_BIT;
 
+const answerRecords = (records: readonly JournalRecord[]): readonly JournalRecord[] =>
+  records.filter(([kind]) => kind === 'R').slice(-2 * ANSWERS_KEPT);
+
 /** The answers in a journal; undefined bytes stand for "done". */
 export function answersIn(records: readonly JournalRecord[]): Map<bigint, Uint8Array | undefined> {
   const answers = new Map<bigint, Uint8Array | undefined>();
-  const said = records.filter(([kind]) => kind === 'R').slice(-2 * ANSWERS_KEPT);
-  for (const [, low, high, base64] of said)
+  for (const [, low, high, base64] of answerRecords(records))
     answers.set(
       uniqueOf(low as number, high as number),
       typeof base64 === 'string' ? Buffer.from(base64, 'base64') : undefined,

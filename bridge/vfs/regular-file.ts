@@ -98,7 +98,7 @@ export class RegularFile extends Inode {
   restoreContent(record: ContentRecord): void {
     const stats = this.#content.restore(record);
     this.#closeIfIdle();
-    if (stats === undefined || stats.mtimeMs <= msOf(this.ctime)) return;
+    if (stats === undefined || Math.floor(stats.mtimeMs) <= msOf(this.ctime)) return;
     Object.assign(this.mtime, timeOf(stats.mtimeMs));
     Object.assign(this.ctime, timeOf(stats.mtimeMs));
   }

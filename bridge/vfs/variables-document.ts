@@ -65,7 +65,7 @@ export class VariablesDocument extends BaseDocument {
   #updated: string | undefined;
   #lastOrder = 0;
   /** on-success: the one commit there is, whoever makes it. */
-  readonly #pendingId: string;
+  #pendingId = randomUUID();
   /** What the journal calls members, and those that are in it. */
   readonly #numbers = new WeakMap<Members, number>();
   #noted = new WeakSet<Members>();
@@ -76,11 +76,10 @@ export class VariablesDocument extends BaseDocument {
     root: ExecutionDirectory,
     runtime: Runtime,
     policy: Policy,
-    { variables, merged, pendingId }: Start,
+    { variables, merged }: Start,
     warn: (text: string) => void,
   ) {
     super('variables.json', root.tree, policy.strict, warn);
-    this.#pendingId = pendingId ?? randomUUID();
     this.#volume = volume;
     this.#root = root;
     this.#runtime = runtime;
@@ -620,7 +619,8 @@ export class VariablesDocument extends BaseDocument {
     if (this.isJournaled) this.note(this.#restRecord());
   }
 
-  #restoreRest({ pending, bases, resets, updated }: Rest): void {
+  #restoreRest({ pending, bases, resets, updated, pendingId }: Rest): void {
+    this.#pendingId = pendingId;
     this.#pending.clear();
     for (const [key, text] of pending) this.#pending.set(key, text);
     for (const [key, base] of bases) this.#pendingBases.set(key, base);
@@ -667,7 +667,7 @@ export interface Rest {
   readonly bases: readonly [string, string | null][];
   readonly resets: readonly string[];
   readonly updated?: string;
-  readonly pendingId: string;
+  readonly pendingId: ReturnType<typeof randomUUID>;
 }
 
 function membersIn(members: ReadonlyMap<number, Members>, number: unknown): Members {

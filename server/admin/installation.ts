@@ -100,7 +100,8 @@ export class Installation {
         });
       }
       for (const deadline = Date.now() + UPGRADE_MS; ; await sleep(RESTART_POLL_MS)) {
-        if ((await this.#mountdStatus()).pid !== before.pid) break;
+        const now = await this.#mountdStatus().catch(() => before); // its process is just going
+        if (now.pid !== before.pid) break;
         if (Date.now() > deadline)
           throw new BridgeError(
             'timeout',

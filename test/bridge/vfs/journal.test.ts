@@ -42,14 +42,17 @@ class Life implements Disposable {
   readonly handles: OpenFile[] = [];
   readonly errors: unknown[] = [];
 
-  constructor(before?: Life, tail = '') {
+  readonly answers: ReadonlyMap<bigint, Uint8Array | undefined> = new Map();
+
+  constructor(before?: Life, tail = '', spec?: TreeSpec, runtime?: FakeRuntime) {
     this.directory = mkdtempSync(join(tmpdir(), 'cronium-journal-'));
     this.volume = new Volume(this.directory);
     this.volume.onError = (error) => this.errors.push(error);
-    this.runtime = before?.runtime ?? new FakeRuntime({ first: '"1"', second: '{"x": 1.0}' });
+    this.runtime =
+      runtime ?? before?.runtime ?? new FakeRuntime({ first: '"1"', second: '{"x": 1.0}' });
     if (before === undefined) {
-      const spec = specOf(this.runtime);
-      this.tree = ExecutionTree.create(this.volume, this.directory, spec, this.runtime, true);
+      const wanted = spec ?? specOf(this.runtime);
+      this.tree = ExecutionTree.create(this.volume, this.directory, wanted, this.runtime, true);
       return;
     }
     // The backing files at this very moment: as when the process is killed.
@@ -64,6 +67,7 @@ class Life implements Disposable {
     const restored = ExecutionTree.restore(this.volume, this.directory, 'tree', this.runtime);
     if (restored === undefined) throw new Error('there is no journal');
     this.tree = restored.tree;
+    this.answers = restored.answers;
     // Handles of documents keep their number; the kernel sends the others' numbers too, and nobody knows them.
     for (const handle of before.handles) {
       const file = this.volume.inodes.get(handle.file.id);
@@ -327,6 +331,71 @@ void t.test(
     t.equal(runtime.values.get('second'), '"theirs"');
   },
 );
+
+void t.test(
+  'a rename onto variables.json is as if it had not begun, until its commit is known',
+  async (t) => {
+    using life = new Life();
+    const { volume, work, runtime } = life;
+    const [file, handle] = volume.create(work, 'v.tmp', 0o644, O_RDWR, CALLER);
+    if (!(file instanceof RegularFile)) throw new Error('no file');
+    volume.write(file, handle, Buffer.from('{"first":"9"}'), 0);
+    volume.release(handle.id);
+    volume.flushJournals();
+    const release = runtime.hold();
+    const renamed = volume.rename(work, 'v.tmp', work, 'variables.json', 0, CALLER);
+    const letGo = work.tree.journal?.hold();
+    volume.flushJournals();
+    using next = new Life(life);
+    t.equal(next.work.get('v.tmp')?.id, file.id, 'the name of before');
+    t.not(next.work.get('variables.json')?.id, file.id);
+    release();
+    await renamed;
+    letGo?.();
+    // The kernel sends it again.
+    await next.volume.rename(next.work, 'v.tmp', next.work, 'variables.json', 0, CALLER);
+    t.equal(next.work.get('v.tmp'), undefined);
+    t.equal(
+      new Set(runtime.edits.map(({ id }) => id)).size,
+      1,
+      'one commit, however often it is made',
+    );
+  },
+);
+
+void t.test('on-success: the one commit has the same id in every life', async (t) => {
+  const runtime = new FakeRuntime();
+  using life = new Life(
+    undefined,
+    '',
+    { ...specOf(runtime), policy: { commit: 'on-success', exact: false, strict: false } },
+    runtime,
+  );
+  const { volume, work } = life;
+  const file = work.get('variables.json');
+  if (!(file instanceof RegularFile)) throw new Error('no file');
+  const writer = volume.open(file, O_WRONLY | O_TRUNC, CALLER);
+  volume.write(file, writer, Buffer.from('{"counted":1}'), 0);
+  await volume.flush(file, writer, CALLER);
+  volume.release(writer.id);
+  volume.flushJournals();
+  using next = new Life(life);
+  await life.tree.documents.finish(true);
+  await next.tree.documents.finish(true);
+  t.equal(runtime.edits.length, 2);
+  t.equal(runtime.edits[0]?.id, runtime.edits[1]?.id);
+});
+
+void t.test('an answer is known in the life after next, too', async (t) => {
+  using life = new Life();
+  const { volume, work } = life;
+  volume.mkdir(work, 'made', 0o755, CALLER);
+  const bytes = Buffer.alloc(20, 7);
+  volume.flushJournals(work.id, { low: 42, high: 0, bytes, length: 20 });
+  using next = new Life(life);
+  using last = new Life(next);
+  t.same(last.answers.get(42n), bytes);
+});
 
 for (const [what, [spoil, message]] of Object.entries<[(text: string) => string, RegExp]>({
   'a flipped bit': [
