@@ -166,6 +166,7 @@ async function serve({ takeOver }: Go): Promise<number> {
   });
   await using mount = taken ?? (await openMount(false));
   mounted = mount;
+  link.onStatus = (status) => mount.linkChanged(status);
   await using lost = new LostExecutions({ link, life, isOurs, log });
   await using runs = new Executions({
     ...config,

@@ -7,6 +7,7 @@ import { OUTAGE_BUDGET_MS } from '#bridge/client/link.js';
 import type { RunHost } from '#bridge/client/runtime.js';
 import type { Outcome } from '#bridge/vfs/documents.js';
 import type { TreeSpec } from '#bridge/vfs/execution-tree.js';
+import type { LinkState } from '#bridge/vfs/state-files.js';
 import { BridgeError } from '#bridge/wire/errors.js';
 import type { Variable, VariableChange } from '#bridge/wire/protocol.js';
 import { connectPort, type Port } from './port-calls.js';
@@ -190,6 +191,11 @@ export class MountHost implements AsyncDisposable {
     this.#unclaimed.get(id)?.resolve(runtime);
     this.#unclaimed.delete(id);
     return new MountedTree(this.#fuse, id, () => this.#runtimes.delete(id));
+  }
+
+  /** For every tree's `status`. */
+  linkChanged(link: LinkState): void {
+    this.#fuse.linkChanged(link).catch(() => {}); // a dead thread ends mountd anyway
   }
 
   /** Nobody goes on with it: its container must be gone. */

@@ -5,6 +5,7 @@ import { NativeDriver } from '#bridge/fuse/native-driver.js';
 import { FuseSession, type SessionOptions } from '#bridge/fuse/session.js';
 import type { Outcome } from '#bridge/vfs/documents.js';
 import { ExecutionTree, type TreeSpec } from '#bridge/vfs/execution-tree.js';
+import type { LinkState } from '#bridge/vfs/state-files.js';
 import { Volume } from '#bridge/vfs/volume.js';
 import { BridgeError } from '#bridge/wire/errors.js';
 import type { Variable, VariableChange } from '#bridge/wire/protocol.js';
@@ -42,6 +43,8 @@ export interface FuseCalls {
   createTree(spec: TreeSpec): Promise<void>;
   /** One that was taken over has a runtime again. */
   resumeTree(id: string, variables: readonly Variable[]): Promise<void>;
+  /** The link to the server came or went. */
+  linkChanged(link: LinkState): Promise<void>;
   variablesChanged(id: string, changes: readonly VariableChange[]): Promise<void>;
   variablesRefreshed(id: string, variables: readonly Variable[]): Promise<void>;
   /** Commits what is left and sums up; the container has ended. */
@@ -94,13 +97,19 @@ export function serveFuse(port: Port, mount: KernelMount | NativeMount): Driver 
     setCondition: (condition) => host.setCondition(id, condition),
     warned: (text) => host.warned(id, text),
   });
+  let link: LinkState | undefined;
   const isJournaled = mount.driver === 'kernel';
   const { calls: host } = connectPort<RuntimeCalls, FuseCalls>(port, {
     createTree: async (spec) => {
       const tree = ExecutionTree.create(volume, backing, spec, runtimeOf(spec.id), isJournaled);
+      if (link !== undefined) tree.linkChanged(link);
       trees.set(spec.id, tree);
     },
     resumeTree: async (id, variables) => tree(id).documents.refreshed(variables),
+    linkChanged: async (now) => {
+      link = now;
+      for (const one of trees.values()) one.linkChanged(now);
+    },
     variablesChanged: async (id, changes) => trees.get(id)?.documents.changed(changes),
     variablesRefreshed: async (id, variables) => trees.get(id)?.documents.refreshed(variables),
     finishTree: async (id, success) => await tree(id).documents.finish(success),

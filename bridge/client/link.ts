@@ -26,7 +26,7 @@ export class Link implements AsyncDisposable {
   readonly #closing = new AbortController();
   readonly #keeper: Promise<void>;
   #current: Connection | undefined;
-  #status: LinkStatus = { connected: false, since: Date.now(), problem: 'connecting' };
+  #present: LinkStatus = { connected: false, since: Date.now(), problem: 'connecting' };
   #waiting: { arrived: (connection: Connection) => void; ended: () => void }[] = [];
 
   #onConnect: (connection: Connection) => void = () => {};
@@ -41,8 +41,26 @@ export class Link implements AsyncDisposable {
   }
 
   get status(): LinkStatus {
-    return this.#status;
+    return this.#present;
   }
+
+  #onStatus: (status: LinkStatus) => void = () => {};
+
+  /** Called when it comes or goes, and at once. */
+  set onStatus(listener: (status: LinkStatus) => void) {
+    this.#onStatus = listener;
+    listener(this.#present);
+  }
+
+  /** Every try that fails has another reason; it has been gone since the first. */
+  set #status(status: LinkStatus) {
+    const isSame = !status.connected && !this.#present.connected;
+    this.#present = isSame ? { ...status, since: this.#present.since } : status;
+    if (!isSame || status.problem !== this.#before) this.#onStatus(this.#present);
+    this.#before = status.problem;
+  }
+
+  #before: string | undefined;
 
   /** Called with every new connection before anyone else may use it, and at once with the present one. */
   set onConnect(listener: (connection: Connection) => void) {
@@ -77,7 +95,7 @@ export class Link implements AsyncDisposable {
       };
       const timer = setTimeout(() => {
         finish();
-        const problem = this.#status.problem ?? 'no connection';
+        const problem = this.#present.problem ?? 'no connection';
         reject(
           new BridgeError(
             'unavailable',

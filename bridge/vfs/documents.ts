@@ -70,6 +70,8 @@ export class Documents {
   readonly #condition: ConditionDocument;
   readonly #warnings = new Set<string>();
   readonly #warn: (text: string) => void;
+  /** Hears every warning once. */
+  onWarning: (text: string) => void = () => {};
 
   constructor(
     volume: Volume,
@@ -83,6 +85,7 @@ export class Documents {
       if (this.#warnings.has(text) || this.#warnings.size >= WARNINGS_MAX) return;
       this.#warnings.add(text);
       root.tree.journal?.note(['w', text]);
+      this.onWarning(text);
       void volume.background(async () => await runtime.warned(text));
     };
     this.#variables = new VariablesDocument(volume, root, runtime, policy, start, warn);

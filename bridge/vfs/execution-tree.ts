@@ -6,6 +6,7 @@ import { Directory } from './inode.js';
 import { answersIn, Journal } from './journal.js';
 import { JournalDamaged, type JournalRecord, readJournal } from './journal-file.js';
 import { RegularFile } from './regular-file.js';
+import { type LinkState, StateFiles } from './state-files.js';
 import { type Quota, Tree } from './tree.js';
 import { entryRecord, inodeRecord, xattrRecord } from './tree-records.js';
 import { restoreInodes } from './tree-restore.js';
@@ -48,6 +49,7 @@ export class ExecutionTree implements AsyncDisposable {
   readonly #frame: Frame;
   readonly #root: ExecutionDirectory;
   readonly documents: Documents;
+  readonly #stateFiles: StateFiles;
 
   private constructor(
     volume: Volume,
@@ -61,6 +63,13 @@ export class ExecutionTree implements AsyncDisposable {
     this.#root = root;
     const { policy, merged } = frame;
     this.documents = new Documents(volume, root, runtime, policy, { merged, variables });
+    this.#stateFiles = new StateFiles(volume, root);
+    this.documents.onWarning = (text) => this.#stateFiles.error(text);
+  }
+
+  /** The link to the server came or went. */
+  linkChanged(link: LinkState): void {
+    this.#stateFiles.link(link);
   }
 
   /** `isJournaled`: another process can take it over. */

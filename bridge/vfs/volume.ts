@@ -36,7 +36,7 @@ import { Rename } from './rename.js';
 import type { OpenStream, StreamFile } from './stream-file.js';
 import { InodeTable, type Quota, Tree } from './tree.js';
 import { UNKNOWN_LOOKUPS } from './tree-restore.js';
-import { WorkDirectory } from './work-directory.js';
+import { ExecutionDirectory, WorkDirectory } from './work-directory.js';
 
 const {
   O_ACCMODE,
@@ -542,7 +542,8 @@ export class Volume {
   /** Puts another inode under a name without telling its document: the same file in a newer version. */
   async supersede(directory: Directory, name: string, file: RegularFile): Promise<void> {
     const old = directory.get(name);
-    if (directory instanceof WorkDirectory) directory.supersede(name, file);
+    if (directory instanceof WorkDirectory || directory instanceof ExecutionDirectory)
+      directory.supersede(name, file);
     if (old !== undefined) this.#unlinked(old);
     await this.kernel.entryChanged(directory, name);
   }

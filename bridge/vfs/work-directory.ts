@@ -85,6 +85,12 @@ export class ExecutionDirectory extends Directory {
     super.add('work', this.work);
   }
 
+  /** Another version of a file that the bridge itself keeps here. */
+  supersede(name: string, file: RegularFile): void {
+    if (this.ownEntry(name) !== undefined) super.remove(name);
+    super.add(name, file);
+  }
+
   /** From now on only the five names may come and go. */
   seal(): void {
     this.#sealed = true;

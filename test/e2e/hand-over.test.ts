@@ -44,7 +44,13 @@ async function started(
   text: string,
   ...args: string[]
 ) {
-  const child = cronium.spawn(['run', '--json', ...args, cronium.script(extension, text)]);
+  const child = cronium.spawn([
+    'run',
+    '--json',
+    '--timeout=120s',
+    ...args,
+    cronium.script(extension, text),
+  ]);
   const ended = finished(child);
   await cronium.runningContainer();
   return async (): Promise<RunJson> => JSON.parse((await ended).stdout) as RunJson;
