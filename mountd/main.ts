@@ -35,6 +35,9 @@ const stopping = new AbortController();
 process.once('SIGTERM', () => stopping.abort());
 process.once('SIGINT', () => stopping.abort());
 
+/** When mountd stops, what scripts did last may take this long to reach the server. */
+const LINK_LEFT_MS = 8_000;
+
 /** Docker removes what an earlier life left behind within seconds; if not, serving does not wait for it. */
 const FIRST_REAP_MS = 10_000;
 
@@ -210,6 +213,8 @@ async function serve({ takeOver }: Go): Promise<number> {
   });
   const code = await Promise.race([stopped, gone]);
   log.info('stopping');
+  // A server that is away now is not waited for as long as by a script: containers and the mount have to go first.
+  setTimeout(() => void link[Symbol.asyncDispose](), LINK_LEFT_MS).unref();
   // First of all, while whoever asked for a run can still be told how it ended.
   await runs[Symbol.asyncDispose]();
   return code;

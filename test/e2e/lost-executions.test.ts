@@ -180,6 +180,21 @@ void t.test('whatever dies under an execution, it ends and leaves nothing', opti
     );
   });
 
+  await t.test('`cronium down` without a server leaves no container and no mount', async (t) => {
+    // In a close when it is stopped: mountd used to wait for the server until it was killed itself.
+    const { ended } = await machine.started(
+      `cronium_setVariable kept '"yes"' > /dev/null; while :; do cronium_setVariable more $RANDOM > /dev/null; done`,
+      '--timeout=100s',
+    );
+    process.kill(cronium.installation.server.pid ?? 0, 'SIGKILL');
+    process.kill(cronium.serverPid, 'SIGKILL');
+    t.equal((await cronium.cronium(['down'])).code, 0);
+    await ended;
+    t.same(await cronium.containers(), []);
+    t.same(cronium.mounts(), []);
+    t.equal((await cronium.cronium(['up'])).code, 0);
+  });
+
   await t.test('`cronium down` tells whoever waits for a run how it ended', async (t) => {
     const { ended } = await machine.started('echo 1 > output.json; sleep 100', '--json');
     t.equal((await cronium.cronium(['down'])).code, 0);
