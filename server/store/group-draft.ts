@@ -1,6 +1,6 @@
 import type { Admitted } from './admission.js';
 import type { Link } from './commit-chain.js';
-import { type RecordTags, type TagSum, tagOf } from './record-tags.js';
+import { keptTagOf, type RecordTags, type TagSum } from './record-tags.js';
 import type { Committed, Entry } from './store.js';
 
 export type BatchOp = { type: 'put'; key: Buffer; value: Buffer } | { type: 'del'; key: Buffer };
@@ -101,7 +101,7 @@ export class GroupDraft {
     const { tag: before } = this.#known.get(name) ?? ABSENT;
     if (before !== undefined) this.sum.remove(before);
     const record = this.#tags.seal(key, version, value);
-    const tag = Buffer.from(tagOf(record));
+    const tag = keptTagOf(record);
     this.sum.add(tag);
     this.#remember(name, { version, tag });
     this.batch.push({ type: 'put', key, value: record });

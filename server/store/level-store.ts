@@ -12,7 +12,7 @@ import { HeadFile } from './head-file.js';
 import { linkKey, RECORDS_FROM } from './internal-keys.js';
 import { decodeKey, encodeKey, rangeBounds } from './key-bytes.js';
 import { copyDatabase, type Db, openDb, storeError } from './level-db.js';
-import { RecordTags, tagOf, valueOf, versionOf } from './record-tags.js';
+import { keptTagOf, RecordTags, valueOf, versionOf } from './record-tags.js';
 import {
   type Commit,
   type Committed,
@@ -474,7 +474,7 @@ export class LevelStore implements Store {
       const record = records[i++];
       if (record === undefined) this.#known.set(name, ABSENT);
       else if (this.#tags.holds(bytes, record))
-        this.#known.set(name, { version: versionOf(record), tag: Buffer.from(tagOf(record)) });
+        this.#known.set(name, { version: versionOf(record), tag: keptTagOf(record) });
       else damagedNames.add(name);
     }
     return damagedNames;

@@ -8,6 +8,7 @@ import { LargeValues } from '#server/store/large-values.js';
 import { LevelStore } from '#server/store/level-store.js';
 import { masterKeyFile } from '#server/store/master-key.js';
 import { MemoryStore } from '#server/store/memory-store.js';
+import { keptTagOf, RecordTags, tagOf } from '#server/store/record-tags.js';
 import type { Store } from '#server/store/store.js';
 import { codeOf, type Opened, put, storeContract, type Traits } from './contract.js';
 
@@ -136,4 +137,16 @@ void t.test('a directory that cannot hold a store is a sentence, not a stack tra
     (error: unknown) =>
       t.match(error, { code: 'unavailable', message: /^cannot open the store in / }),
   );
+});
+
+void t.test('a tag that is kept keeps nothing else in memory', async (t) => {
+  // One from Buffer's pool kept 8 KiB, and a busy server half a gigabyte.
+  const record = new RecordTags(Buffer.alloc(32, 7)).seal(
+    Buffer.from('key'),
+    1,
+    Buffer.alloc(5000),
+  );
+  const tag = keptTagOf(record);
+  t.same(tag, tagOf(record));
+  t.equal(tag.buffer.byteLength, tag.byteLength);
 });
