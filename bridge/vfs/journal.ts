@@ -218,6 +218,7 @@ export class Journal {
   #flushSoon(): void {
     if (this.#isFlushDue) return;
     this.#isFlushDue = true;
+    // Soon: to whoever takes over, what is not known to be gone takes room for as long as the tree lives.
     setImmediate(() => {
       this.#isFlushDue = false;
       if (this.#freed.length + this.#removals.length > 0) this.flush();
