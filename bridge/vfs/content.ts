@@ -245,8 +245,9 @@ export class Content {
     tree.closeBacking(this.#inode);
     if (this.#backed) {
       const path = tree.backingPath(this.#inode);
-      if (tree.journal === undefined) removeFile(path);
-      else tree.journal.afterFlush(() => removeFile(path));
+      // That no name leads to it any more is noted, unless something waits to be.
+      if (tree.journal?.isDirty === true) tree.journal.afterFlush(() => removeFile(path));
+      else removeFile(path);
     }
     this.#backed = false;
     this.#give(0, Number.POSITIVE_INFINITY);

@@ -54,7 +54,7 @@ export class Journal {
   #marks = noMarks();
   /** JSON texts. */
   #notes: string[] = [];
-  /** Known only by who looks, so they wait for the next flush, but not for long. */
+  /** They wait for the next flush: an inode without a name that is made again takes nothing but a little memory. */
   #freed: number[] = [];
   /** What the journal may still name until it is flushed. */
   #removals: (() => void)[] = [];
@@ -126,7 +126,6 @@ export class Journal {
     this.#marks.inodes.delete(inode);
     this.#marks.xattrs.delete(inode);
     this.#freed.push(inode.id);
-    this.#flushSoon();
   }
 
   /** Does `remove` once no record leads to what it removes: until then somebody who takes over would look for it. */
@@ -218,10 +217,9 @@ export class Journal {
   #flushSoon(): void {
     if (this.#isFlushDue) return;
     this.#isFlushDue = true;
-    // Soon: to whoever takes over, what is not known to be gone takes room for as long as the tree lives.
     setImmediate(() => {
       this.#isFlushDue = false;
-      if (this.#freed.length + this.#removals.length > 0) this.flush();
+      if (this.#removals.length > 0) this.flush();
     });
   }
 

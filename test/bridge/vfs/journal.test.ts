@@ -244,7 +244,7 @@ async function step(life: Life, random: Random): Promise<void> {
     if (!(error instanceof FsError)) throw error;
   }
   await turn();
-  volume.flushJournals();
+  life.work.tree.journal?.flush(); // what is gone, too, which may wait
 }
 
 randomTest(
