@@ -50,6 +50,8 @@ const report = (message: StartReport | Beat | Replaced) => process.send?.(messag
 async function go(): Promise<Go> {
   return await new Promise((resolve) => {
     const gone = () => process.exit(0);
+    // Whoever started us died while we loaded our programs: nobody would tell us again.
+    if (!process.connected) gone();
     process.once('disconnect', gone);
     process.once('message', (message) => {
       process.off('disconnect', gone);

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Random } from '#test/support/chance.js';
 import { eventually, type TestInstallation } from '#test/support/installation.js';
-import { isRunning } from '#test/support/processes.js';
+import { isRunning, killProcess } from '#test/support/processes.js';
 import type { LinkProxy } from './link-proxy.js';
 
 /** What is done to the server of an installation under load. The numbers are weights. */
@@ -93,9 +93,9 @@ export async function inflict(
       await kill(pid, 'SIGTERM');
       return;
     case 'stop':
-      process.kill(pid, 'SIGSTOP');
+      killProcess(pid, 'SIGSTOP');
       await sleep(random.int(3_000));
-      process.kill(pid, 'SIGCONT');
+      killProcess(pid, 'SIGCONT');
       return;
     case 'hang':
       await kill(pid, 'SIGSTOP');
@@ -119,9 +119,9 @@ export async function inflict(
     }
     case 'stop mountd': {
       const { serving } = cronium.mountdPids;
-      process.kill(serving, 'SIGSTOP');
+      killProcess(serving, 'SIGSTOP');
       await sleep(random.int(3_000));
-      process.kill(serving, 'SIGCONT');
+      killProcess(serving, 'SIGCONT');
       return;
     }
     case 'hang mountd':
@@ -156,6 +156,6 @@ export async function inflict(
 /** And waits until it is gone, whoever ends it. */
 async function kill(pid: number, signal: NodeJS.Signals): Promise<void> {
   if (pid === 0) throw new Error('there is no such process');
-  process.kill(pid, signal);
+  killProcess(pid, signal);
   await eventually('the process is gone', () => !isRunning(pid), GONE_MS);
 }

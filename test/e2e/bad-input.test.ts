@@ -16,6 +16,7 @@ import t from 'tap';
 import { Authority } from '#server/admin/certificates.js';
 import { finished, TestInstallation } from '#test/support/installation.js';
 import { needsMachine } from '#test/support/machine.js';
+import { killProcess } from '#test/support/processes.js';
 
 const options = await needsMachine();
 
@@ -309,8 +310,8 @@ void t.test('up, down and up again', options, async (t) => {
         if (stdout.includes('before')) break;
       }
       const { serverPid } = cronium;
-      process.kill(cronium.installation.server.pid ?? 0, 'SIGKILL');
-      process.kill(serverPid, 'SIGKILL');
+      killProcess(cronium.installation.server.pid, 'SIGKILL');
+      killProcess(serverPid, 'SIGKILL');
       t.equal((await cronium.cronium(['up'])).code, 0);
       await cronium.cronium(['var', 'set', 'go', '1', '--string', '--user', 'survivor']);
       t.match(await running, { status: 'succeeded', output: 'done', warnings: [] });

@@ -10,6 +10,7 @@ import {
   TestInstallation,
 } from '#test/support/installation.js';
 import { needsMachine } from '#test/support/machine.js';
+import { killProcess } from '#test/support/processes.js';
 
 const options = await needsMachine();
 
@@ -93,7 +94,7 @@ void t.test('certificates, keys and tokens of a running installation', options, 
       t.equal(await codeOf(before.call('server.status', {})), 'done', 'what was open goes on');
       const after = await json<CertificateRow[]>(cronium, 'cert', 'list');
       t.equal(after.length, 6, 'old and new ones');
-      process.kill(cronium.serverPid, 'SIGKILL');
+      killProcess(cronium.serverPid, 'SIGKILL');
       await before.closed;
       await eventually(
         'mountd is back',

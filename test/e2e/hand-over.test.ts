@@ -10,6 +10,7 @@ import {
   TestInstallation,
 } from '#test/support/installation.js';
 import { needsMachine } from '#test/support/machine.js';
+import { killProcess } from '#test/support/processes.js';
 
 const options = await needsMachine();
 
@@ -90,7 +91,7 @@ void t.test('whoever of mountd dies, scripts go on', options, async (t) => {
     const killer = (async () => {
       for (; kills < 8; kills++) {
         await sleep(150 + 50 * kills);
-        process.kill((await marksOf(cronium)).serving.pid, 'SIGKILL');
+        killProcess((await marksOf(cronium)).serving.pid, 'SIGKILL');
       }
     })();
     const run = await ended();
@@ -106,7 +107,7 @@ void t.test('whoever of mountd dies, scripts go on', options, async (t) => {
     const ended = await started(cronium, 'sh', ROUNDS);
     for (let kills = 0; kills < 3; kills++) {
       const before = await marksOf(cronium);
-      process.kill(before.supervisor.pid, 'SIGKILL');
+      killProcess(before.supervisor.pid, 'SIGKILL');
       await eventually('there is another one', async () => {
         const now = await marksOf(cronium);
         return now.supervisor.pid !== before.supervisor.pid;
@@ -123,7 +124,7 @@ void t.test('whoever of mountd dies, scripts go on', options, async (t) => {
     const ended = await started(cronium, 'sh', ROUNDS, '--timeout=120s');
     const { serving } = await marksOf(cronium);
     const since = Date.now();
-    process.kill(serving.pid, 'SIGSTOP');
+    killProcess(serving.pid, 'SIGSTOP');
     const run = await ended();
     t.match(run, { status: 'succeeded', output: { ended: true }, stdout: SAID });
     t.ok(Date.now() - since < HUNG_MS_MAX, `after ${Date.now() - since} ms`);
@@ -169,7 +170,7 @@ print('held on')
     );
     const { serving } = await marksOf(cronium);
     await sleep(1_000);
-    process.kill(serving.pid, 'SIGKILL');
+    killProcess(serving.pid, 'SIGKILL');
     await eventually('another one serves', async () => {
       return (await marksOf(cronium)).serving.pid !== serving.pid;
     });
@@ -192,7 +193,7 @@ print('held on')
     const [journal = ''] = readdirSync(tree).filter((name) => name.startsWith('journal.'));
     const text = readFileSync(join(tree, journal), 'latin1');
     writeFileSync(join(tree, journal), text.replace('work', 'wort'), 'latin1');
-    process.kill(serving.pid, 'SIGKILL');
+    killProcess(serving.pid, 'SIGKILL');
     const run = await spoilt();
     t.match(run, {
       executionId: id,
@@ -218,14 +219,14 @@ print('held on')
         '--timeout=100s',
       );
       const [id = ''] = readdirSync(join(cronium.state, 'mountd/mnt'));
-      process.kill(server, 'SIGSTOP');
+      killProcess(server, 'SIGSTOP');
       try {
         writeFileSync(join(cronium.mountPoint, id, 'work/go'), '');
         await sleep(1_000);
-        process.kill((await marksOf(cronium)).serving.pid, 'SIGKILL');
+        killProcess((await marksOf(cronium)).serving.pid, 'SIGKILL');
         await sleep(1_500);
       } finally {
-        process.kill(server, 'SIGCONT');
+        killProcess(server, 'SIGCONT');
       }
       const run = await ended();
       t.match(run, { status: 'succeeded', stdout: 'true\ntrue\ndone\n', stderr: '' });
@@ -243,12 +244,12 @@ print('held on')
       'sleep 1; cronium_setVariable never 1',
       '--timeout=100s',
     );
-    process.kill(server, 'SIGSTOP');
+    killProcess(server, 'SIGSTOP');
     try {
       await sleep(1_500);
       const { serving } = await marksOf(cronium);
       const { Id } = await cronium.runningContainer();
-      process.kill(serving.pid, 'SIGKILL');
+      killProcess(serving.pid, 'SIGKILL');
       const since = Date.now();
       const killed = finished(spawn('docker', ['kill', Id]));
       t.match(await killed, { code: 0 });
@@ -257,7 +258,7 @@ print('held on')
       );
       t.ok(Date.now() - since < 5_000, `after ${Date.now() - since} ms`);
     } finally {
-      process.kill(server, 'SIGCONT');
+      killProcess(server, 'SIGCONT');
     }
     t.match(await ended(), { status: 'killed', signal: 'SIGKILL' });
     await isClean(t, cronium);
@@ -298,7 +299,7 @@ print('held on')
     await cronium.runningContainer();
     const { serving } = await marksOf(cronium);
     child.kill('SIGKILL');
-    process.kill(serving.pid, 'SIGKILL');
+    killProcess(serving.pid, 'SIGKILL');
     await ended;
     await eventually(
       'its container is stopped',

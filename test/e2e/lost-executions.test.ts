@@ -10,6 +10,7 @@ import {
   TestInstallation,
 } from '#test/support/installation.js';
 import { needsMachine } from '#test/support/machine.js';
+import { killProcess } from '#test/support/processes.js';
 
 const options = await needsMachine();
 
@@ -96,13 +97,13 @@ void t.test('whatever dies under an execution, it ends and leaves nothing', opti
   await t.test('`cronium run` is interrupted while the server creates it', async (t) => {
     const server = cronium.serverPid;
     await machine.servingPid();
-    process.kill(server, 'SIGSTOP');
+    killProcess(server, 'SIGSTOP');
     const child = cronium.spawn(['run', cronium.script('sh', 'true')]);
     const ended = finished(child);
     await new Promise((resolve) => setTimeout(resolve, 1500));
     child.kill('SIGINT');
     t.equal((await ended).code, 1);
-    process.kill(server, 'SIGCONT');
+    killProcess(server, 'SIGCONT');
     await eventually('nothing counts as running', async () => {
       const running = await machine.json<unknown[]>('exec', 'list', '--running');
       return running.length === 0;
@@ -138,8 +139,8 @@ void t.test('whatever dies under an execution, it ends and leaves nothing', opti
   await t.test('a hung mountd whose supervisor died does not keep `up` from working', async (t) => {
     const { executionId, ended } = await machine.started(BUSY);
     const pid = await machine.servingPid();
-    process.kill(pid, 'SIGSTOP');
-    process.kill(cronium.installation.mountd.pid ?? 0, 'SIGKILL');
+    killProcess(pid, 'SIGSTOP');
+    killProcess(cronium.installation.mountd.pid, 'SIGKILL');
     await eventually('it is gone', () => cronium.installation.mountd.pid === undefined);
     t.match(await cronium.cronium(['up']), { code: 0, stderr: /started mountd/ });
     t.equal((await ended).code, 1);
@@ -159,7 +160,7 @@ void t.test('whatever dies under an execution, it ends and leaves nothing', opti
       serverPid,
     ];
     // The supervisors first, so that they do not see the others die.
-    for (const pid of pids) process.kill(pid ?? 0, 'SIGKILL');
+    for (const pid of pids) killProcess(pid, 'SIGKILL');
     t.equal((await ended).code, 1);
     const life = join(cronium.state, 'mountd/life.json');
     const { instance } = JSON.parse(readFileSync(life, 'utf8')) as { instance: string };
@@ -186,8 +187,9 @@ void t.test('whatever dies under an execution, it ends and leaves nothing', opti
       `cronium_setVariable kept '"yes"' > /dev/null; while :; do cronium_setVariable more $RANDOM > /dev/null; done`,
       '--timeout=100s',
     );
-    process.kill(cronium.installation.server.pid ?? 0, 'SIGKILL');
-    process.kill(cronium.serverPid, 'SIGKILL');
+    const { serverPid } = cronium; // it ends with its supervisor, by itself
+    killProcess(cronium.installation.server.pid, 'SIGKILL');
+    killProcess(serverPid, 'SIGKILL');
     t.equal((await cronium.cronium(['down'])).code, 0);
     await ended;
     t.same(await cronium.containers(), []);

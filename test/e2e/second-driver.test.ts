@@ -1,6 +1,7 @@
 import t from 'tap';
 import { eventually, TestInstallation } from '#test/support/installation.js';
 import { needsMachine } from '#test/support/machine.js';
+import { killProcess } from '#test/support/processes.js';
 
 const SCRIPTS = {
   sh: `
@@ -57,7 +58,7 @@ void t.test('cronium up --driver fuse-native serves unmodified scripts', options
       await visit(extension, 2);
     }
 
-    process.kill(pid, 'SIGKILL');
+    killProcess(pid, 'SIGKILL');
     await eventually('mountd serves again', async () => {
       const { code, stdout } = await cronium.cronium(['status', '--json']);
       return code === 0 && JSON.parse(stdout).mountd.pid !== pid;

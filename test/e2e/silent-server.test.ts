@@ -8,6 +8,7 @@ import {
   TestInstallation,
 } from '#test/support/installation.js';
 import { needsMachine } from '#test/support/machine.js';
+import { killProcess } from '#test/support/processes.js';
 
 /** The server is stopped (SIGSTOP): it takes every call and answers none. Containers must be killable all the same. */
 const options = await needsMachine();
@@ -58,7 +59,7 @@ void t.test(
           'the script runs',
           async () => (await exec('[ -e /cronium/work/ready ]')) === 0,
         );
-        process.kill(pid, 'SIGSTOP');
+        killProcess(pid, 'SIGSTOP');
         let killedAfter = Number.NaN;
         try {
           await exec('touch /cronium/work/go');
@@ -76,7 +77,7 @@ void t.test(
           });
           killedAfter = performance.now() - started;
         } finally {
-          process.kill(pid, 'SIGCONT');
+          killProcess(pid, 'SIGCONT');
         }
         t.comment(`docker kill took ${Math.round(killedAfter)} ms`);
         const { stdout } = await running;

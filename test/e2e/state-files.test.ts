@@ -1,6 +1,7 @@
 import t from 'tap';
 import { TestInstallation } from '#test/support/installation.js';
 import { needsMachine } from '#test/support/machine.js';
+import { killProcess } from '#test/support/processes.js';
 
 const options = await needsMachine();
 
@@ -45,8 +46,8 @@ void t.test('errors and status tell a script what it cannot see otherwise', opti
       await cronium.runningContainer();
       const { server } = cronium.installation;
       const { serverPid } = cronium;
-      process.kill(server.pid ?? 0, 'SIGKILL');
-      process.kill(serverPid, 'SIGKILL');
+      killProcess(server.pid, 'SIGKILL');
+      killProcess(serverPid, 'SIGKILL');
       await new Promise((resolve) => setTimeout(resolve, 1_500));
       t.equal((await cronium.cronium(['up'])).code, 0);
       const { stdout, status } = await running;

@@ -19,3 +19,16 @@ export function isRunning(pid: number): boolean {
     return false;
   }
 }
+
+/**
+ * kill(2), but never with 0, which means one's own process group, the whole test run. One that has just gone is as dead as wanted.
+ * @throws Error when there is no process to be named
+ */
+export function killProcess(pid: number | undefined, signal: NodeJS.Signals): void {
+  if (pid === undefined || pid <= 1) throw new Error(`there is no process to send ${signal} to`);
+  try {
+    process.kill(pid, signal);
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'ESRCH')) throw error;
+  }
+}
