@@ -144,11 +144,6 @@ export class Journal {
     return this.#dirty.has(this);
   }
 
-  /** Nothing of it is safe while it cannot be written: a full disk. */
-  get isBroken(): boolean {
-    return this.#file === undefined;
-  }
-
   /** What is marked now is flushed only after `release`, as it is then: for a change that may be undone yet. */
   hold(): () => void {
     const held = this.#marks;

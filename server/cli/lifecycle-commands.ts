@@ -81,7 +81,7 @@ export const upgrade = command({
   summary: 'Replace the mountd and server that run by this version; scripts go on',
   usage: 'cronium upgrade [--state DIR] [--log-level LEVEL] [--json]',
   help: [
-    'Run it from the new version. Executions go on and see a pause of well below a second, of the server about one second.',
+    'Run it from the new version. Executions go on; scripts see a pause, as when mountd or the server dies.',
     'When this version cannot read what the running one notes, it says so and nothing is changed. With the driver',
     'fuse-native, or before Linux 6.9, nothing can be handed over: use cronium down and up.',
     '',
