@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { connect } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import { connect as tlsConnect } from 'node:tls';
 import { WebSocket } from 'ws';
 import { asBridgeError, BridgeError, closeReason, errnoCode } from '#bridge/wire/errors.js';
@@ -25,6 +25,13 @@ const HANDSHAKE_MS = 10_000;
 
 /** The server pings every 15 s; silence for three periods means that it, or the path to it, is gone. */
 const SILENCE_MS = 45_000;
+
+/**
+ * While calls wait for answers silence is looked for more often: after one period without a byte the server is pinged, after a
+ * second one the connection is given up. That leaves most of the 30 s a call may wait to another one; a server that is merely busy
+ * does not keep quiet for so long.
+ */
+const PROBE_MS = 4_000;
 
 /** Of both kinds of connection. */
 const WEBSOCKET_OPTIONS = {
@@ -64,11 +71,13 @@ export class Connection implements Disposable {
   readonly #peer: Peer<ServerOperations, Record<never, never>>;
   /** Resolves with the reason when the connection has ended. */
   readonly closed: Promise<BridgeError>;
+  #probing: NodeJS.Timeout | undefined;
 
   private constructor(ws: WebSocket) {
     this.#ws = ws;
     this.#peer = new Peer((bytes) => ws.send(bytes), SERVER_OPERATIONS, {});
     this.closed = attach(ws, this.#peer, SILENCE_MS);
+    void this.closed.then(() => clearInterval(this.#probing));
   }
 
   /**
@@ -92,21 +101,22 @@ export class Connection implements Disposable {
     { tls, software, signal }: ConnectOptions,
   ): Promise<Connection> {
     const { certPath, ...credentials } = tls;
-    // The URL names nobody: the connection is made below.
+    const socket = tlsConnect({
+      ...credentials,
+      ...place,
+      servername: 'localhost',
+      minVersion: 'TLSv1.3',
+      ALPNProtocols: ['http/1.1'],
+    }).setNoDelay(true);
+    // The URL names nobody: the connection is made above.
     const ws = new WebSocket('wss://localhost/', {
       ...WEBSOCKET_OPTIONS,
-      createConnection: () =>
-        tlsConnect({
-          ...credentials,
-          ...place,
-          servername: 'localhost',
-          minVersion: 'TLSv1.3',
-          ALPNProtocols: ['http/1.1'],
-        }).setNoDelay(true),
+      createConnection: () => socket,
     });
     const connection = new Connection(ws);
     try {
       await opened(ws, signal);
+      connection.#probe(socket);
       await connection.call('hello', { protocol: PROTOCOL_VERSION, software });
       return connection;
     } catch (error) {
@@ -131,6 +141,21 @@ export class Connection implements Disposable {
     options?: CallOptions,
   ): Promise<Result<ServerOperations, O>> {
     return await this.#peer.call(op, params, options);
+  }
+
+  /** A cable that was pulled sends no reset. */
+  #probe(socket: Socket): void {
+    let bytesBefore = -1;
+    let isProbed = false;
+    this.#probing = setInterval(() => {
+      const { bytesRead } = socket;
+      const isSilent = this.#peer.isWaiting && bytesRead === bytesBefore;
+      bytesBefore = bytesRead;
+      if (isSilent && isProbed)
+        socket.destroy(new Error(`the server was silent for ${(2 * PROBE_MS) / 1000} s`));
+      else if (isSilent) this.#ws.ping();
+      isProbed = isSilent;
+    }, PROBE_MS).unref();
   }
 
   [Symbol.dispose](): void {

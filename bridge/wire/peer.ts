@@ -93,6 +93,11 @@ export class Peer<Calls extends Operations, Serves extends Operations> {
     this.#serve = serve;
   }
 
+  /** Whether any call has not been answered. */
+  get isWaiting(): boolean {
+    return this.#waiting.size > 0;
+  }
+
   /** @throws BridgeError what the other end threw, or `timeout`, `unavailable`, `interrupted`, `rate_limited`. */
   async call<O extends keyof Calls & string>(
     op: O,

@@ -44,6 +44,8 @@ export const LINK_FAULTS = {
   'lose answers': 4,
   /** Nothing passes for up to five seconds. */
   stall: 2,
+  /** What is sent for up to ten seconds is lost, and no reset tells of it. */
+  'pull the cable': 0.5,
 } as const;
 
 export const FAULTS = { ...SERVER_FAULTS, ...MOUNTD_FAULTS, ...LINK_FAULTS };
@@ -147,6 +149,9 @@ export async function inflict(
       return;
     case 'stall':
       await proxy.stall(random.int(5_000));
+      return;
+    case 'pull the cable':
+      await proxy.pull(random.int(10_000));
       return;
     default:
       fault satisfies never;

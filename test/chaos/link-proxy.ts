@@ -6,7 +6,10 @@ interface Pair {
   readonly server: Socket;
 }
 
-/** Stands between mountd and the server, and takes the link away: by cutting it, by passing nothing on, or by losing what comes back. */
+/**
+ * Stands between mountd and the server, and takes the link away: by cutting it, by passing nothing on, by losing what comes back, or
+ * all of it.
+ */
 export class LinkProxy implements AsyncDisposable {
   readonly #listener: Server;
   readonly #serverPort: number;
@@ -58,6 +61,19 @@ export class LinkProxy implements AsyncDisposable {
     await sleep(ms);
     this.#state = 'open';
     for (const pair of this.#pairs) join(pair);
+  }
+
+  /** The cable is out for `ms`: what is sent is lost, nobody is told, and the connections that there were never come back. */
+  async pull(ms: number): Promise<void> {
+    this.#state = 'stalled';
+    const dead = [...this.#pairs];
+    for (const { host, server } of dead) {
+      host.unpipe(server).resume();
+      server.unpipe(host).resume();
+    }
+    await sleep(ms);
+    this.#state = 'open';
+    for (const pair of this.#pairs) if (!dead.includes(pair)) join(pair);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -1,8 +1,22 @@
-import { spawn } from 'node:child_process';
-import { cpSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { execFileSync, spawn } from 'node:child_process';
+import {
+  closeSync,
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
+import { errnoCode } from '#bridge/wire/errors.js';
 import {
   eventually,
   finished,
@@ -182,6 +196,44 @@ print('held on')
     await isClean(t, cronium);
   });
 
+  await t.test('who waits for a lock or at a FIFO goes on waiting', async (t) => {
+    const ended = await started(
+      cronium,
+      'sh',
+      `
+mkfifo pipe; touch lock
+( flock 9; until [[ -e go ]]; do sleep 0.05; done ) 9< lock &
+until ! flock --nonblock lock true; do sleep 0.05; done
+( read -r line < pipe; echo "read $line" ) &
+reader=$!
+( flock 9; echo locked ) 9< lock &
+waiting=$!
+echo ready
+until [[ -e go ]]; do sleep 0.05; done
+wait $waiting
+echo through > pipe
+wait $reader
+`,
+    );
+    await sleep(1_500); // all of them wait
+    for (let kills = 0; kills < 2; kills++) {
+      const { serving } = await marksOf(cronium);
+      killProcess(serving.pid, 'SIGKILL');
+      await eventually('another one serves', async () => {
+        return (await marksOf(cronium)).serving.pid !== serving.pid;
+      });
+    }
+    const [id = ''] = readdirSync(join(cronium.state, 'mountd/mnt'));
+    writeFileSync(join(cronium.mountPoint, id, 'work/go'), '');
+    const run = await ended();
+    t.match(run, {
+      status: 'succeeded',
+      stderr: '',
+      stdout: 'ready\nlocked\nread through\n',
+    });
+    await isClean(t, cronium);
+  });
+
   await t.test('a damaged journal ends its execution; the others go on', async (t) => {
     const spoilt = await started(cronium, 'sh', 'sleep 60');
     const [id = ''] = readdirSync(join(cronium.state, 'mountd/mnt'));
@@ -309,3 +361,70 @@ print('held on')
     await isClean(t, cronium);
   });
 });
+
+/** Fills the file system `directory` is on with one file. */
+function fill(directory: string): string {
+  const ballast = join(directory, 'ballast');
+  const chunk = Buffer.alloc(16 * 1024);
+  const file = openSync(ballast, 'w');
+  try {
+    for (;;) writeSync(file, chunk);
+  } catch (error) {
+    if (errnoCode(error) !== 'ENOSPC') throw error;
+  } finally {
+    closeSync(file);
+  }
+  return ballast;
+}
+
+void t.test(
+  'what could not be noted on a full disk is lost with mountd; the others go on',
+  options,
+  async (t) => {
+    const disk = mkdtempSync(join(tmpdir(), 'cronium-disk-'));
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=128m', 'cronium-test', disk]);
+    try {
+      const state = join(disk, 'state');
+      mkdirSync(state);
+      await using cronium = await TestInstallation.up(state);
+      const busy = await started(
+        cronium,
+        'sh',
+        'i=0; until [[ -e no ]]; do : > f$((i++)); sleep 0.01; done; echo unreachable',
+      );
+      const [id = ''] = readdirSync(join(cronium.state, 'mountd/mnt'));
+      const quiet = cronium.spawn([
+        'run',
+        '--json',
+        cronium.script('sh', 'sleep 8; cronium_output 1; echo whole'),
+      ]);
+      const quietEnded = finished(quiet);
+      await eventually('both run', async () => (await cronium.containers()).length === 2);
+      const ballast = fill(disk);
+      const tree = join(cronium.state, 'mountd/scratch', id);
+      await eventually('its journal is given up', () =>
+        readdirSync(tree).every((name) => !name.startsWith('journal.')),
+      );
+      const { serving } = await marksOf(cronium);
+      killProcess(serving.pid, 'SIGKILL');
+      await marksOf(cronium);
+      rmSync(ballast);
+      t.match(await busy(), {
+        executionId: id,
+        status: 'lost',
+        warnings: [/its files could not be kept/],
+      });
+      t.match(JSON.parse((await quietEnded).stdout), {
+        status: 'succeeded',
+        stdout: 'whole\n',
+        output: 1,
+      });
+      const { stdout } = await cronium.cronium(['exec', 'show', id, '--json']);
+      t.match((JSON.parse(stdout) as { record: object }).record, { status: 'lost' });
+      await isClean(t, cronium);
+    } finally {
+      execFileSync('umount', [disk]);
+      rmSync(disk, { recursive: true });
+    }
+  },
+);
