@@ -21,6 +21,8 @@ export const MountdConfig = z.strictObject({
   dockerSocket: z.string(),
   hostsFile: z.string(),
   helpers: z.string(),
+  /** The system calls that scripts may make, as Docker's profiles are written. */
+  seccompFile: z.string(),
   /** `socketPath`: tried first. */
   server: z.strictObject({ host: z.string(), port: z.int(), socketPath: z.string().optional() }),
   tls: z.strictObject({ ca: z.string(), cert: z.string(), key: z.string() }),

@@ -24,6 +24,46 @@ const OPEN_FILES_MAX = 1024;
 /** Two of these are kept of what a container prints: of more, some may be missing after a process has died. */
 const LOG_FILE_SIZE = '32m';
 
+/**
+ * Docker's own, and what else tells of the machine or of what else runs on it: the kernel's command line, modules, symbols, keys,
+ * its log, the load of its disks and the other file systems that are served here.
+ */
+const MASKED_PATHS: readonly string[] = [
+  '/proc/acpi',
+  '/proc/asound',
+  '/proc/bus',
+  '/proc/cmdline',
+  '/proc/config.gz',
+  '/proc/diskstats',
+  '/proc/interrupts',
+  '/proc/iomem',
+  '/proc/ioports',
+  '/proc/kallsyms',
+  '/proc/kcore',
+  '/proc/key-users',
+  '/proc/keys',
+  '/proc/kmsg',
+  '/proc/latency_stats',
+  '/proc/modules',
+  '/proc/partitions',
+  '/proc/sched_debug',
+  '/proc/scsi',
+  '/proc/slabinfo',
+  '/proc/swaps',
+  '/proc/sysrq-trigger',
+  '/proc/timer_list',
+  '/proc/timer_stats',
+  '/proc/vmallocinfo',
+  '/sys/firmware',
+  '/sys/fs/fuse',
+  '/sys/kernel',
+  '/sys/devices/virtual/powercap',
+];
+/** Missing from the library's types. */
+const CGROUP_NAMESPACE = { CgroupnsMode: 'private' };
+
+const READ_ONLY_PATHS: readonly string[] = ['/proc/fs', '/proc/irq', '/proc/sys'];
+
 export interface ContainerSpec {
   readonly executionId: string;
   readonly image: string;
@@ -51,19 +91,27 @@ export class ContainerLost extends BridgeError {
   }
 }
 
+export interface ContainersOptions {
+  /** Marks our containers, so that two mountds never clean up each other's. */
+  readonly instance: string;
+  /** A profile in Docker's format, as a JSON text: the engine may be one that sees other files than we do. */
+  readonly seccomp: string;
+}
+
 /** The Docker engine of this machine, and the containers of one mountd among all that run there. */
 export class Containers {
   readonly #docker: Docker;
   readonly #socketPath: string;
   readonly #instance: string;
+  readonly #securityOptions: readonly string[];
 
   /** Called when one could not be removed. */
   onLeft: () => void = () => {};
 
-  /** `instance` marks our containers, so that two mountds never clean up each other's. */
-  constructor(socketPath: string, instance: string) {
+  constructor(socketPath: string, { instance, seccomp }: ContainersOptions) {
     this.#socketPath = socketPath;
     this.#instance = instance;
+    this.#securityOptions = ['no-new-privileges:true', `seccomp=${seccomp}`];
     this.#docker = new Docker({ socketPath });
   }
 
@@ -196,7 +244,10 @@ export class Containers {
       HostConfig: {
         NetworkMode: 'none',
         CapDrop: ['ALL'],
-        SecurityOpt: ['no-new-privileges:true'],
+        SecurityOpt: [...this.#securityOptions],
+        MaskedPaths: [...MASKED_PATHS],
+        ReadonlyPaths: [...READ_ONLY_PATHS],
+        ...CGROUP_NAMESPACE,
         ReadonlyRootfs: true,
         Init: true,
         IpcMode: 'private',

@@ -146,7 +146,10 @@ async function serve({ takeOver }: Go): Promise<number> {
   chmodSync(config.hostsFile, 0o644); // scripts read it
   const records = new RunRecords(config.runs);
   const life = new Life(config.lifeFile);
-  const containers = new Containers(config.dockerSocket, config.instance);
+  const containers = new Containers(config.dockerSocket, {
+    instance: config.instance,
+    seccomp: JSON.stringify(JSON.parse(readFileSync(config.seccompFile, 'utf8'))),
+  });
   let executions: Executions | undefined;
   if (!takeOver) records.clear();
   const before = records.all();

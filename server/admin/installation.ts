@@ -237,6 +237,7 @@ export class Installation {
       dockerSocket: this.state.settings().dockerSocket ?? DOCKER_SOCKET,
       hostsFile: path('run', 'hosts'),
       helpers: fileURLToPath(new URL('../../../helpers-legacy/', import.meta.url)),
+      seccompFile: fileURLToPath(new URL('../../../images/seccomp.json', import.meta.url)),
       server: { ...this.state.settings().listen, socketPath: this.#serverSocket },
       tls: { ca: this.state.certificate('ca').cert, ...this.state.certificate('host') },
       uid: SCRIPT_UID,

@@ -1,4 +1,4 @@
-/** `npm run chaos -- --minutes N --seed S --only mountd|server|link`. Exit code 1 when anything is wrong. */
+/** `npm run chaos -- --minutes N --seed S --only mountd|server|link|FAULT`. Exit code 1 when anything is wrong. */
 import { parseArgs } from 'node:util';
 import { Random, seedOf } from '#test/support/chance.js';
 import { chaos } from './chaos.js';
@@ -32,18 +32,21 @@ function argumentsOf(): Arguments | undefined {
     const { only } = values;
     const minutes = Number(values.minutes);
     const seed = values.seed === undefined ? seedOf(process.env) : Number(values.seed);
-    const weights = only === undefined ? FAULTS : ONLY.get(only);
+    const weights = only === undefined ? FAULTS : (ONLY.get(only) ?? single(only));
     if (!(minutes > 0) || !Number.isSafeInteger(seed) || weights === undefined) return undefined;
-    return { minutes, seed, weights, chosen: only === undefined ? '' : ` --only ${only}` };
+    return { minutes, seed, weights, chosen: only === undefined ? '' : ` --only '${only}'` };
   } catch {
     return undefined; // an option that there is not
   }
 }
 
+/** One fault again and again. */
+const single = (name: string): Weights | undefined => (name in FAULTS ? { [name]: 1 } : undefined);
+
 const wanted = argumentsOf();
 if (wanted === undefined) {
   process.stderr.write(
-    `usage: npm run chaos -- [--minutes N] [--seed S] [--only ${[...ONLY.keys()].join('|')}]\n`,
+    `usage: npm run chaos -- [--minutes N] [--seed S] [--only ${[...ONLY.keys()].join('|')}|FAULT]\nfaults: ${Object.keys(FAULTS).join(', ')}\n`,
   );
   process.exit(2);
 }

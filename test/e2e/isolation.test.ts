@@ -118,7 +118,7 @@ cat mine; ls | grep -c mine; ls /cronium | sort | tr '\\n' ' '; ls -d /cronium/.
         NetworkMode: 'none',
         ReadonlyRootfs: true,
         CapDrop: ['ALL'],
-        SecurityOpt: ['no-new-privileges:true'],
+        SecurityOpt: ['no-new-privileges:true', /^seccomp=\{"defaultAction":"SCMP_ACT_ERRNO"/],
         Privileged: false,
         Memory: 100 * 1024 * 1024,
         MemorySwap: 100 * 1024 * 1024,
