@@ -3,5 +3,5 @@
 # Stdout: ^refused\n$
 # Stderr: File too large
 # Warnings: ^Warning: Failed to parse output\.json: [^\n]+$
-head -c 100000000 /dev/zero | tr '\0' 9 | gzip > bomb.gz
+head -c 100000000 /dev/zero | tr '\0' x | gzip > bomb.gz
 gzip -dc bomb.gz > output.json || echo refused
