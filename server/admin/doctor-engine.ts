@@ -87,7 +87,9 @@ export function engineFindings({ socket, engine, problem }: EngineLook): Finding
       bad(
         'docker',
         `no Docker engine answers on ${socket} (${problem ?? 'unknown'})`,
-        'scripts/setup --only machine   # or name its socket in settings.json: "dockerSocket"',
+        problem === 'EACCES'
+          ? 'sudo cronium doctor'
+          : 'scripts/setup --only machine   # or name its socket in settings.json: "dockerSocket"',
       ),
     ];
   const { info } = engine;

@@ -52,9 +52,7 @@ export async function examine(installation: Installation): Promise<Finding[]> {
     guarded('host', hostFindings),
     guarded('docker', async () => engineFindings(await lookAtEngine(dockerSocketOf(state)))),
     guarded('disk', () => diskOf(state)),
-    guarded('mount', () => [
-      mountFinding(proc('self/mountinfo'), state.path('mountd'), isMountServed(installation)),
-    ]),
+    guarded('mount', () => mountOf(installation)),
     guarded('installation', async () => await installationFindings(installation)),
   ]);
   return groups.flat();
@@ -116,6 +114,14 @@ function diskOf({ directory }: State): Finding[] {
   let path = directory;
   while (!existsSync(path) && path !== dirname(path)) path = dirname(path);
   return diskFindings(path, statfsSync(path));
+}
+
+/** Nothing where we may not see who serves: another check says so. */
+function mountOf(installation: Installation): Finding[] {
+  const { state } = installation;
+  if (whyUnseen(state) !== undefined) return [];
+  const isServed = isMountServed(installation);
+  return [mountFinding(proc('self/mountinfo'), state.path('mountd'), isServed)];
 }
 
 const Serving = z.object({ serving: ProcessMark });

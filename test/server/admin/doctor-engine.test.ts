@@ -124,6 +124,7 @@ void t.test('an engine that is not there, or hangs, is one finding', async (t) =
     { level: 'bad', found: 'no Docker engine answers on /nowhere/docker.sock (ENOENT)' },
   ]);
   t.equal(absent.length, 1);
+  t.match(engineFindings({ socket: '/s', problem: 'EACCES' }), [{ next: 'sudo cronium doctor' }]);
   const silent = await engineAt(t, () => {});
   t.match(engineFindings(await lookAtEngine(silent, 200)), [
     { level: 'bad', found: /no Docker engine answers on .*/, next: /scripts\/setup/ },
