@@ -21,7 +21,8 @@ export const SOFTWARE = `cronium-bridge/${versionOf(new URL('../../../package.js
 /** This machine only, and whatever port is free. */
 const ANY_PORT = { host: '127.0.0.1', port: 0 };
 
-const DOCKER_SOCKET = '/var/run/docker.sock';
+/** Where an engine listens, unless settings.json says otherwise. */
+export const DOCKER_SOCKET = '/var/run/docker.sock';
 /** A server that died is back within a second; one that takes longer is worth a word. */
 const RESTART_MS = 3_000;
 const RESTART_POLL_MS = 100;

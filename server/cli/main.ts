@@ -4,6 +4,7 @@ import { AUDIT_COMMANDS } from './audit-commands.js';
 import { CERTIFICATE_COMMANDS } from './certificate-commands.js';
 import { type Command, dispatch } from './command.js';
 import { completionCommands } from './completion-commands.js';
+import { doctor } from './doctor-command.js';
 import { EXECUTION_COMMANDS } from './execution-commands.js';
 import { down, status, up, upgrade } from './lifecycle-commands.js';
 import { QUOTA_COMMANDS } from './quota-commands.js';
@@ -18,6 +19,7 @@ const COMMANDS: readonly Command[] = [
   down,
   upgrade,
   status,
+  doctor,
   run,
   ...VARIABLE_COMMANDS,
   ...MORE_VARIABLE_COMMANDS,
