@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { Connection, ControlConnection, type TlsFiles } from '#bridge/client/connection.js';
@@ -29,6 +29,10 @@ const RESTART_POLL_MS = 100;
 const TAKE_OVER_POLL_MS = 20;
 /** For one mountd to take over from another. */
 const UPGRADE_MS = 20_000;
+
+/** What mountd needs of this version beside its programs. */
+const HELPERS = fileURLToPath(new URL('../../../helpers-legacy/', import.meta.url));
+const SECCOMP_FILE = fileURLToPath(new URL('../../../images/seccomp.json', import.meta.url));
 
 /** The images' user `cronium`. */
 const SCRIPT_UID = 1000;
@@ -93,10 +97,18 @@ export class Installation {
     return await exclusively(this.state.lockFile, async () => {
       const before = await this.#mountdStatus();
       {
+        const config = this.#mountdConfig(logLevel, before.driver);
+        // Found out later, nobody would serve: this version could not start, and the other one has left.
+        for (const path of [HELPERS, SECCOMP_FILE])
+          if (!existsSync(path))
+            throw new BridgeError(
+              'not_found',
+              `this version is not complete: ${path} is missing; nothing has changed`,
+            );
         using mountd = await this.control();
         await mountd.call('upgrade', {
           supervisor: PROGRAMS.mountd,
-          config: JSON.stringify(this.#mountdConfig(logLevel, before.driver)),
+          config: JSON.stringify(config),
           journalFormat: JOURNAL_FORMAT,
         });
       }
@@ -237,8 +249,8 @@ export class Installation {
       runs: path('mountd', 'runs'),
       dockerSocket: this.state.settings().dockerSocket ?? DOCKER_SOCKET,
       hostsFile: path('run', 'hosts'),
-      helpers: fileURLToPath(new URL('../../../helpers-legacy/', import.meta.url)),
-      seccompFile: fileURLToPath(new URL('../../../images/seccomp.json', import.meta.url)),
+      helpers: HELPERS,
+      seccompFile: SECCOMP_FILE,
       server: { ...this.state.settings().listen, socketPath: this.#serverSocket },
       tls: { ca: this.state.certificate('ca').cert, ...this.state.certificate('host') },
       uid: SCRIPT_UID,

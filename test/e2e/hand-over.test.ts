@@ -333,6 +333,16 @@ wait $reader
       cpSync(join(root, name), join(other, name), { recursive: true });
     const packed = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as object;
     writeFileSync(join(other, 'package.json'), JSON.stringify({ ...packed, version: '99.0.0' }));
+    // It could not start, which was found out when the old one had left: what ran was lost.
+    t.match(
+      await finished(spawn(join(other, 'bin/cronium'), ['upgrade', '--state', cronium.state])),
+      {
+        code: 1,
+        stderr: /this version is not complete: .*seccomp\.json is missing; nothing has changed/,
+      },
+    );
+    t.equal((await control.call('status', {})).pid, pid, 'the old one serves');
+    cpSync(join(root, 'images'), join(other, 'images'), { recursive: true });
     const ended = await started(cronium, 'sh', ROUNDS);
     const upgraded = spawn(join(other, 'bin/cronium'), ['upgrade', '--state', cronium.state]);
     t.match(await finished(upgraded), {
