@@ -409,7 +409,13 @@ void t.test(
         cronium.script('sh', 'sleep 8; cronium_output 1; echo whole'),
       ]);
       const quietEnded = finished(quiet);
-      await eventually('both run', async () => (await cronium.containers()).length === 2);
+      // Not before: a disk that is full while one is being started ends that one, too.
+      const runs = join(cronium.state, 'mountd/runs');
+      await eventually('both were started', () => {
+        const names = readdirSync(runs).filter((name) => name.endsWith('.json'));
+        const records = names.map((name) => readFileSync(join(runs, name), 'utf8'));
+        return records.filter((text) => text.includes('"isStarted":true')).length === 2;
+      });
       const ballast = fill(disk);
       const tree = join(cronium.state, 'mountd/scratch', id);
       await eventually('its journal is given up', () =>
