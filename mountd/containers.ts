@@ -59,10 +59,10 @@ const MASKED_PATHS: readonly string[] = [
   '/sys/kernel',
   '/sys/devices/virtual/powercap',
 ];
+const READ_ONLY_PATHS: readonly string[] = ['/proc/fs', '/proc/irq', '/proc/sys'];
+
 /** Missing from the library's types. */
 const CGROUP_NAMESPACE = { CgroupnsMode: 'private' };
-
-const READ_ONLY_PATHS: readonly string[] = ['/proc/fs', '/proc/irq', '/proc/sys'];
 
 export interface ContainerSpec {
   readonly executionId: string;

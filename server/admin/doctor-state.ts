@@ -2,6 +2,7 @@ import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
 import type { MountdStatus } from '#bridge/wire/control.js';
 import { errnoCode } from '#bridge/wire/errors.js';
+import { CLOCK_BEHIND_MS_MAX } from '#server/store/clock.js';
 import type { CertificateFiles } from './certificates.js';
 import { bad, type Finding, levelOf, ok, quoted, size, warn } from './doctor-finding.js';
 import { parseMountinfo } from './mountinfo.js';
@@ -195,8 +196,6 @@ export interface Evidence {
 
 /** Clocks that are set by the network go back by less. */
 const CLOCK_STEP_MS_MAX = 60_000;
-/** From then on the server refuses to start: server/store/level-store.ts CLOCK_BEHIND_MS_MAX. */
-const CLOCK_BEHIND_MS_MAX = 10 * 60_000;
 
 /** Needs no network: what lies here was made before now. `at`: now, in milliseconds since the epoch. */
 export function clockFinding(evidence: readonly Evidence[], at: number): Finding {

@@ -230,28 +230,27 @@ function keysOf(state: State): Finding {
   );
 }
 
-async function lookAtServer(
-  installation: Installation,
-): Promise<ProcessLook<{ readonly problems: readonly string[] }>> {
-  const { pid } = installation.server;
-  if (pid === undefined) return { state: 'down' };
-  try {
+async function lookAtServer(installation: Installation) {
+  return await lookAt(installation.server.pid, async () => {
     using connection = await installation.operator();
-    const status = await connection.call('server.status', {}, { deadlineMs: ANSWER_MS });
-    return { state: 'up', pid: status.pid, status };
-  } catch (error) {
-    return { state: 'silent', pid, problem: asBridgeError(error).message };
-  }
+    return await connection.call('server.status', {}, { deadlineMs: ANSWER_MS });
+  });
 }
 
-async function lookAtMountd(
-  installation: Installation,
-): Promise<Parameters<typeof mountdFinding>[0]> {
-  const { pid } = installation.mountd;
+async function lookAtMountd(installation: Installation) {
+  return await lookAt(installation.mountd.pid, async () => {
+    using connection = await installation.control();
+    return await connection.call('status', {}, { deadlineMs: ANSWER_MS });
+  });
+}
+
+async function lookAt<S extends { readonly pid: number }>(
+  pid: number | undefined,
+  ask: () => Promise<S>,
+): Promise<ProcessLook<S>> {
   if (pid === undefined) return { state: 'down' };
   try {
-    using connection = await installation.control();
-    const status = await connection.call('status', {}, { deadlineMs: ANSWER_MS });
+    const status = await ask();
     return { state: 'up', pid: status.pid, status };
   } catch (error) {
     return { state: 'silent', pid, problem: asBridgeError(error).message };

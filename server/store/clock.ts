@@ -1,3 +1,6 @@
+/** A clock this much behind the last commit is wrong, not slow: leases and tokens would live again. */
+export const CLOCK_BEHIND_MS_MAX = 10 * 60 * 1000;
+
 /** Slewing by a time daemon stays below; a jump is above. */
 const JUMP_MS = 1000;
 

@@ -4,7 +4,7 @@ import type { AbstractSnapshot } from 'abstract-level';
 import { BridgeError } from '#bridge/wire/errors.js';
 import { type Admitted, admit, encodedOps } from './admission.js';
 import { checkInChild, type StoreReport } from './check-process.js';
-import { StoreClock } from './clock.js';
+import { CLOCK_BEHIND_MS_MAX, StoreClock } from './clock.js';
 import { encodeLink, type KeptLinks, type Link, WRITE_BUFFER_BYTES } from './commit-chain.js';
 import { FileSums } from './file-sums.js';
 import { ABSENT, GroupDraft, type Known } from './group-draft.js';
@@ -46,9 +46,6 @@ const KNOWN_MAX = 65_536;
 
 /** Opened again, LevelDB writes what its log holds, up to two write buffers, as tables. */
 const REOPEN_BYTES = 3 * WRITE_BUFFER_BYTES;
-
-/** A clock this much behind the last commit is wrong, not slow: leases and tokens would live again. */
-const CLOCK_BEHIND_MS_MAX = 10 * 60 * 1000;
 
 interface Waiting {
   readonly admitted: Admitted;

@@ -1,9 +1,8 @@
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { extname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const DIRECTORY = fileURLToPath(new URL('../../../test/corpus-hostile/', import.meta.url));
-const PROFILE = fileURLToPath(new URL('../../../images/seccomp.json', import.meta.url));
 
 /** A hostile program and what must come of it, as the comment it begins with says. */
 export interface Program {
@@ -27,12 +26,10 @@ export interface Program {
   readonly secret: string | undefined;
   /** Others would disturb it, or it them, in a way that is none of the bridge's business. */
   readonly isAlone: boolean;
-  /** Why it cannot hold yet: our own seccomp profile denies what Docker's allows. */
-  readonly missing: string | undefined;
 }
 
 const FIELDS =
-  /^(?:#|\/\/) (Tries|Outcome|Stdout|Stderr|Warnings|Options|Output|Secret|Alone|Needs|Uses): (.*)$/;
+  /^(?:#|\/\/) (Tries|Outcome|Stdout|Stderr|Warnings|Options|Output|Secret|Alone|Uses): (.*)$/;
 
 /** Every program of the corpus, in order. @throws when a header is not as it should be */
 export function programs(): Program[] {
@@ -52,7 +49,7 @@ export function programs(): Program[] {
         throw new Error(`${name} does not say what it tries, and what must come of it`);
       const pattern = (field: string, otherwise: RegExp) => {
         const stated = fields.get(field);
-        return stated === undefined ? otherwise : new RegExp(stated, 'm');
+        return stated === undefined ? otherwise : new RegExp(stated);
       };
       return {
         name,
@@ -70,10 +67,6 @@ export function programs(): Program[] {
         output: fields.get('Output'),
         secret: fields.get('Secret'),
         isAlone: fields.has('Alone'),
-        missing:
-          fields.get('Needs') === 'profile' && !existsSync(PROFILE)
-            ? "needs the bridge's own seccomp profile"
-            : undefined,
       };
     });
 }

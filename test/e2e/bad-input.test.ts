@@ -17,6 +17,7 @@ import { Authority } from '#server/admin/certificates.js';
 import { finished, TestInstallation } from '#test/support/installation.js';
 import { needsMachine } from '#test/support/machine.js';
 import { killProcess } from '#test/support/processes.js';
+import { SmallDisk } from '#test/support/small-disk.js';
 
 const options = await needsMachine();
 
@@ -482,53 +483,35 @@ void t.test('where and how it is started does not matter', options, async (t) =>
 });
 
 void t.test('a full state disk is ENOSPC for the script and loses nothing', options, async (t) => {
-  const disk = mkdtempSync(join(tmpdir(), 'cronium-disk-'));
-  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=128m', 'cronium-test', disk]);
-  try {
-    const state = join(disk, 'state');
-    mkdirSync(state);
-    await using cronium = await TestInstallation.up(state);
-    await cronium.cronium(['var', 'set', 'kept', 'yes']);
-    writeFileSync(join(disk, 'ballast'), '');
-    const fill = () => {
-      try {
-        execFileSync('dd', ['if=/dev/zero', `of=${join(disk, 'ballast')}`, 'bs=64k'], {
-          stdio: 'ignore',
-        });
-      } catch {
-        // dd ends when the disk is full: that was the point.
-      }
-    };
-    fill();
-    const full = await cronium
-      .run(
-        'py',
-        [
-          'import errno, os',
-          'def attempt(name, text):',
-          '    try:',
-          '        with open(name, "w") as f: f.write(text)',
-          '        print(name, "ok")',
-          '    except OSError as e: print(name, errno.errorcode[e.errno])',
-          'attempt("output.json", \'"\' + "x" * 300000 + \'"\')',
-          'attempt("scratch", "x" * 300000)',
-        ].join('\n'),
-        '--user',
-        'full',
-      )
-      .catch((error: unknown) => String(error));
-    const text = typeof full === 'string' ? full : full.stdout;
-    t.match(text, /ENOSPC|full: free some space/);
-    t.equal(
-      (await cronium.cronium(['var', 'get', 'kept'])).stdout,
-      'yes\n',
-      'what was stored is still there',
-    );
-    rmSync(join(disk, 'ballast'));
-    const after = await cronium.run('sh', 'cronium_output \'"fits again"\'', '--user', 'full');
-    t.match(after, { status: 'succeeded', output: 'fits again', warnings: [] });
-  } finally {
-    execFileSync('umount', [disk]);
-    rmSync(disk, { recursive: true });
-  }
+  using disk = new SmallDisk();
+  await using cronium = await TestInstallation.up(disk.state);
+  await cronium.cronium(['var', 'set', 'kept', 'yes']);
+  disk.fill();
+  const full = await cronium
+    .run(
+      'py',
+      [
+        'import errno, os',
+        'def attempt(name, text):',
+        '    try:',
+        '        with open(name, "w") as f: f.write(text)',
+        '        print(name, "ok")',
+        '    except OSError as e: print(name, errno.errorcode[e.errno])',
+        'attempt("output.json", \'"\' + "x" * 300000 + \'"\')',
+        'attempt("scratch", "x" * 300000)',
+      ].join('\n'),
+      '--user',
+      'full',
+    )
+    .catch((error: unknown) => String(error));
+  const text = typeof full === 'string' ? full : full.stdout;
+  t.match(text, /ENOSPC|full: free some space/);
+  t.equal(
+    (await cronium.cronium(['var', 'get', 'kept'])).stdout,
+    'yes\n',
+    'what was stored is still there',
+  );
+  disk.empty();
+  const after = await cronium.run('sh', 'cronium_output \'"fits again"\'', '--user', 'full');
+  t.match(after, { status: 'succeeded', output: 'fits again', warnings: [] });
 });

@@ -1,22 +1,9 @@
-import { execFileSync, spawn } from 'node:child_process';
-import {
-  closeSync,
-  cpSync,
-  mkdirSync,
-  mkdtempSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-  writeSync,
-} from 'node:fs';
-import { tmpdir } from 'node:os';
+import { spawn } from 'node:child_process';
+import { cpSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import t, { type Test } from 'tap';
-import { errnoCode } from '#bridge/wire/errors.js';
+import t from 'tap';
+import { isClean } from '#test/support/clean.js';
 import {
   eventually,
   finished,
@@ -25,6 +12,7 @@ import {
 } from '#test/support/installation.js';
 import { needsMachine } from '#test/support/machine.js';
 import { killProcess } from '#test/support/processes.js';
+import { SmallDisk } from '#test/support/small-disk.js';
 
 const options = await needsMachine();
 
@@ -52,6 +40,15 @@ async function marksOf(cronium: TestInstallation): Promise<Marks> {
   return marks;
 }
 
+/** Kills the serving process; resolves when another one answers. */
+async function replaceServing(cronium: TestInstallation): Promise<void> {
+  const { serving } = await marksOf(cronium);
+  killProcess(serving.pid, 'SIGKILL');
+  await eventually('another one serves', async () => {
+    return (await marksOf(cronium)).serving.pid !== serving.pid;
+  });
+}
+
 /** Starts a run, and gives its end; resolves when its container is there. */
 async function started(
   cronium: TestInstallation,
@@ -69,16 +66,6 @@ async function started(
   const ended = finished(child);
   await cronium.runningContainer();
   return async (): Promise<RunJson> => JSON.parse((await ended).stdout) as RunJson;
-}
-
-async function isClean(t: Test, cronium: TestInstallation): Promise<void> {
-  await eventually('no container is left', async () => (await cronium.containers()).length === 0);
-  const left = () => [
-    ...readdirSync(join(cronium.state, 'mountd/scratch')).filter((name) => name !== 'mount.json'),
-    ...readdirSync(join(cronium.state, 'mountd/runs')),
-  ];
-  await eventually('no scratch is left', () => left().length === 0);
-  t.same(cronium.mounts(), [cronium.mountPoint]);
 }
 
 /** Names, appended lines, exclusive creation, and a variable in every round; complains at the first surprise. */
@@ -182,12 +169,8 @@ names.update(entry.name for entry in listing); assert len(names) == 500, len(nam
 print('held on')
 `,
     );
-    const { serving } = await marksOf(cronium);
     await sleep(1_000);
-    killProcess(serving.pid, 'SIGKILL');
-    await eventually('another one serves', async () => {
-      return (await marksOf(cronium)).serving.pid !== serving.pid;
-    });
+    await replaceServing(cronium);
     const [id = ''] = readdirSync(join(cronium.state, 'mountd/mnt'));
     writeFileSync(join(cronium.mountPoint, id, 'work/go'), '');
     const run = await ended();
@@ -216,13 +199,7 @@ wait $reader
 `,
     );
     await sleep(1_500); // all of them wait
-    for (let kills = 0; kills < 2; kills++) {
-      const { serving } = await marksOf(cronium);
-      killProcess(serving.pid, 'SIGKILL');
-      await eventually('another one serves', async () => {
-        return (await marksOf(cronium)).serving.pid !== serving.pid;
-      });
-    }
+    for (let kills = 0; kills < 2; kills++) await replaceServing(cronium);
     const [id = ''] = readdirSync(join(cronium.state, 'mountd/mnt'));
     writeFileSync(join(cronium.mountPoint, id, 'work/go'), '');
     const run = await ended();
@@ -372,75 +349,50 @@ wait $reader
   });
 });
 
-/** Fills the file system `directory` is on with one file. */
-function fill(directory: string): string {
-  const ballast = join(directory, 'ballast');
-  const chunk = Buffer.alloc(16 * 1024);
-  const file = openSync(ballast, 'w');
-  try {
-    for (;;) writeSync(file, chunk);
-  } catch (error) {
-    if (errnoCode(error) !== 'ENOSPC') throw error;
-  } finally {
-    closeSync(file);
-  }
-  return ballast;
-}
-
 void t.test(
   'what could not be noted on a full disk is lost with mountd; the others go on',
   options,
   async (t) => {
-    const disk = mkdtempSync(join(tmpdir(), 'cronium-disk-'));
-    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=128m', 'cronium-test', disk]);
-    try {
-      const state = join(disk, 'state');
-      mkdirSync(state);
-      await using cronium = await TestInstallation.up(state);
-      const busy = await started(
-        cronium,
-        'sh',
-        'i=0; until [[ -e no ]]; do : > f$((i++)); sleep 0.01; done; echo unreachable',
-      );
-      const [id = ''] = readdirSync(join(cronium.state, 'mountd/mnt'));
-      const quiet = cronium.spawn([
-        'run',
-        '--json',
-        cronium.script('sh', 'sleep 8; cronium_output 1; echo whole'),
-      ]);
-      const quietEnded = finished(quiet);
-      // Not before: a disk that is full while one is being started ends that one, too.
-      const runs = join(cronium.state, 'mountd/runs');
-      await eventually('both were started', () => {
-        const names = readdirSync(runs).filter((name) => name.endsWith('.json'));
-        const records = names.map((name) => readFileSync(join(runs, name), 'utf8'));
-        return records.filter((text) => text.includes('"isStarted":true')).length === 2;
-      });
-      const ballast = fill(disk);
-      const tree = join(cronium.state, 'mountd/scratch', id);
-      await eventually('its journal is given up', () =>
-        readdirSync(tree).every((name) => !name.startsWith('journal.')),
-      );
-      const { serving } = await marksOf(cronium);
-      killProcess(serving.pid, 'SIGKILL');
-      await marksOf(cronium);
-      rmSync(ballast);
-      t.match(await busy(), {
-        executionId: id,
-        status: 'lost',
-        warnings: [/its files could not be kept/],
-      });
-      t.match(JSON.parse((await quietEnded).stdout), {
-        status: 'succeeded',
-        stdout: 'whole\n',
-        output: 1,
-      });
-      const { stdout } = await cronium.cronium(['exec', 'show', id, '--json']);
-      t.match((JSON.parse(stdout) as { record: object }).record, { status: 'lost' });
-      await isClean(t, cronium);
-    } finally {
-      execFileSync('umount', [disk]);
-      rmSync(disk, { recursive: true });
-    }
+    using disk = new SmallDisk();
+    await using cronium = await TestInstallation.up(disk.state);
+    const busy = await started(
+      cronium,
+      'sh',
+      'i=0; until [[ -e no ]]; do : > f$((i++)); sleep 0.01; done; echo unreachable',
+    );
+    const [id = ''] = readdirSync(join(cronium.state, 'mountd/mnt'));
+    const quiet = cronium.spawn([
+      'run',
+      '--json',
+      cronium.script('sh', 'sleep 8; cronium_output 1; echo whole'),
+    ]);
+    const quietEnded = finished(quiet);
+    // Not before: a disk that is full while one is being started ends that one, too.
+    const runs = join(cronium.state, 'mountd/runs');
+    await eventually('both were started', () => {
+      const names = readdirSync(runs).filter((name) => name.endsWith('.json'));
+      const records = names.map((name) => readFileSync(join(runs, name), 'utf8'));
+      return records.filter((text) => text.includes('"isStarted":true')).length === 2;
+    });
+    disk.fill();
+    const tree = join(cronium.state, 'mountd/scratch', id);
+    await eventually('its journal is given up', () =>
+      readdirSync(tree).every((name) => !name.startsWith('journal.')),
+    );
+    await replaceServing(cronium);
+    disk.empty();
+    t.match(await busy(), {
+      executionId: id,
+      status: 'lost',
+      warnings: [/its files could not be kept/],
+    });
+    t.match(JSON.parse((await quietEnded).stdout), {
+      status: 'succeeded',
+      stdout: 'whole\n',
+      output: 1,
+    });
+    const { stdout } = await cronium.cronium(['exec', 'show', id, '--json']);
+    t.match((JSON.parse(stdout) as { record: object }).record, { status: 'lost' });
+    await isClean(t, cronium);
   },
 );

@@ -1,14 +1,8 @@
-import { readdirSync } from 'node:fs';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { neighbour, type Program, programs } from '#test/corpus-hostile/programs.js';
-import {
-  eventually,
-  finished,
-  type RunJson,
-  TestInstallation,
-} from '#test/support/installation.js';
+import { isClean } from '#test/support/clean.js';
+import { finished, type RunJson, TestInstallation } from '#test/support/installation.js';
 import { needsMachine } from '#test/support/machine.js';
 
 /** Attacks at once: on two processors they disturb each other enough. */
@@ -35,7 +29,7 @@ void t.test('what hostile programs try comes to what they say', options, async (
   const all = programs();
   t.ok(all.length >= 40, `${all.length} programs`);
   const served = cronium.mountdPids.serving;
-  const [server] = [cronium.serverPid];
+  const server = cronium.serverPid;
   const say = async (phase: string) =>
     await cronium.cronium(['var', 'set', 'phase', phase, '--string', '--user', 'neighbour']);
 
@@ -80,13 +74,9 @@ void t.test('what hostile programs try comes to what they say', options, async (
 async function attack(
   t: Test,
   cronium: TestInstallation,
-  { name, missing, ...program }: Program,
+  { name, ...program }: Program,
   known: Readonly<Record<string, string>>,
 ): Promise<void> {
-  if (missing !== undefined) {
-    await t.test(name, { skip: missing }, () => {});
-    return;
-  }
   const options = program.options.map((one) =>
     one.replace(/\$([A-Z]+)/, (_all, key: string) => known[key] ?? ''),
   );
@@ -121,14 +111,4 @@ async function attack(
 /** Shows the beginning of what is wrong: some of them print a lot. */
 function matches(t: Test, what: string, text: string, pattern: RegExp): void {
   t.ok(pattern.test(text), `${what}: ${pattern}`, { found: text.slice(0, 2_000) });
-}
-
-async function isClean(t: Test, cronium: TestInstallation): Promise<void> {
-  await eventually('no container is left', async () => (await cronium.containers()).length === 0);
-  const left = () => [
-    ...readdirSync(join(cronium.state, 'mountd/scratch')).filter((name) => name !== 'mount.json'),
-    ...readdirSync(join(cronium.state, 'mountd/runs')),
-  ];
-  await eventually('no scratch is left', () => left().length === 0);
-  t.same(cronium.mounts(), [cronium.mountPoint], 'no mount is left but the one it had');
 }

@@ -1,6 +1,6 @@
 # Tries: every processor of the machine, at the highest priority it can get.
 # Outcome: timed-out 143
-# Stdout: ^EACCES|EPERM\n$
+# Stdout: ^(EACCES|EPERM)\n$
 # Options: --timeout 4s
 import errno
 import os

@@ -2,7 +2,6 @@
 # Outcome: succeeded 0
 # Stdout: ^all \d+ as they should be\n$
 # Uses: attempts
-# Needs: profile
 import time
 
 child = os.fork()

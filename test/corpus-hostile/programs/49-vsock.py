@@ -2,7 +2,6 @@
 # Outcome: succeeded 0
 # Stdout: ^all \d+ as they should be\n$
 # Uses: attempts
-# Needs: profile
 import socket
 
 attempt('vsock', lambda: socket.socket(40, socket.SOCK_STREAM), 'EPERM', 'EAFNOSUPPORT')

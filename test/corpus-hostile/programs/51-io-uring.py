@@ -2,7 +2,6 @@
 # Outcome: succeeded 0
 # Stdout: ^all \d+ as they should be\n$
 # Uses: attempts
-# Needs: profile
 attempt('io_uring_setup', lambda: syscall(425, 8, ctypes.create_string_buffer(120)), 'ENOSYS', 'EPERM')
 attempt('memfd_secret', lambda: syscall(447, 0), 'ENOSYS', 'EPERM')
 attempt('modify_ldt', lambda: syscall(154, 0, ctypes.create_string_buffer(64), 64), 'ENOSYS', 'EPERM')
