@@ -1,7 +1,7 @@
 # Tries: an output.json of 64 MiB, valid if it were read as a whole.
 # Outcome: succeeded 0
 # Stdout: ^EFBIG\n$
-# Warnings: ^Warning: Failed to parse output\.json: [^\n]+$
+# Warnings: ^Warning: Failed to parse output\.json: [^\n]+\nWarning: output\.json is kept up to 262144 characters$
 import errno
 import os
 
