@@ -1,11 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
-import {
-  type ChannelListener,
-  Channels,
-  ExecutionChannel,
-} from '#bridge/client/execution-channel.js';
+import { Channels, ExecutionChannel } from '#bridge/client/execution-channel.js';
 import type { Link } from '#bridge/client/link.js';
 import type { RunHost, Runtime } from '#bridge/client/runtime.js';
 import type { Outcome } from '#bridge/vfs/documents.js';
@@ -17,13 +13,7 @@ import {
 } from '#bridge/wire/control.js';
 import { asBridgeError, BridgeError } from '#bridge/wire/errors.js';
 import { ExecutionId } from '#bridge/wire/names.js';
-import type {
-  EventDocument,
-  Params,
-  ServerOperations,
-  Variable,
-  VariableChange,
-} from '#bridge/wire/protocol.js';
+import type { EventDocument } from '#bridge/wire/protocol.js';
 import { AwaitedListener, type Received } from './awaited-listener.js';
 import {
   ContainerLost,
@@ -32,20 +22,28 @@ import {
   type RunningContainer,
 } from './containers.js';
 import type { RunListener } from './control-server.js';
+import { eventDocument } from './event-document.js';
 import { LAUNCH, type Launch, launchOf } from './launch-files.js';
 import { MaskedLog } from './masked-log.js';
 import type { MountedTree, MountHost } from './mount-host.js';
+import { News } from './run-news.js';
 import type { RunRecord, RunRecords } from './run-records.js';
+import {
+  CUT,
+  cancellation,
+  type Ended,
+  finishOf,
+  LOST,
+  Lost,
+  lostSentence,
+  resultOf,
+  UNKNOWN,
+  unrecorded,
+} from './run-result.js';
 import { type Followed, follow, signalOf, statusOf } from './script-run.js';
 
 /** Scratch an execution may fill: room for real work, and 100 executions still fit on a small disk. */
 const SCRATCH_QUOTA = { bytesMax: 1024 * 1024 * 1024, inodesMax: 100_000 };
-
-/** Characters kept of an output.json that is not JSON: enough to see what went wrong. */
-const RAW_OUTPUT_MAX = 256 * 1024;
-
-/** Changed variables in a result; with the largest output it still fits one message. */
-const RESULT_VARIABLES_MAX = 4 * 1024 * 1024;
 
 export interface ExecutionsOptions {
   readonly link: Link;
@@ -429,9 +427,6 @@ interface Run {
   unknown: string | undefined;
 }
 
-type Ended = Pick<RunResult, 'status' | 'exitCode' | 'signal' | 'startedAt' | 'finishedAt'>;
-type Finish = Params<ServerOperations, 'execution.finish'>;
-
 interface AwaitedRun {
   readonly listener: AwaitedListener;
   readonly result: Promise<RunResult>;
@@ -447,35 +442,6 @@ const TOLD_MS = 5_000;
 
 const INTERRUPTED = 'mountd was interrupted before it was known how it ended';
 
-/** It cannot go on, and it is not its script's fault. */
-class Lost extends BridgeError {
-  constructor(reason: string) {
-    super('unavailable', reason);
-  }
-}
-
-const LOST = { status: 'lost', exitCode: null, signal: null } as const;
-
-const CUT =
-  'Warning: the connection with Docker was cut; some of what the script printed may be missing';
-
-const UNKNOWN: Outcome = {
-  output: null,
-  rawOutput: null,
-  condition: null,
-  variables: { set: [], deleted: [] },
-  warnings: [],
-};
-
-const lostSentence = (reason: string): string =>
-  `Warning: lost: ${reason}; what the script committed is kept, and its container is removed as soon as Docker allows it`;
-
-const unrecorded = ({ status, exitCode }: Ended): string =>
-  `the server could not be told how it ended: ${status}${exitCode === null ? '' : `, exit code ${exitCode}`}`;
-
-const cancellation = (reason: unknown) =>
-  `Warning: cancelled by an operator${reason === '' ? '' : `: ${String(reason)}`}`;
-
 /** Again and again while the server is away and the run has time left. @throws what `create` throws */
 async function untilTime<T>(
   { acceptedAt, request }: RunRecord,
@@ -488,18 +454,6 @@ async function untilTime<T>(
       const isAway = asBridgeError(error).code === 'unavailable';
       if (!isAway || Date.now() > acceptedAt + request.timeoutMs + RUN_OVERHEAD_MS) throw error;
     }
-}
-
-/** What the server is told; adds to the warnings if that is not all. */
-function finishOf(ended: Ended, { rawOutput }: Outcome, warnings: string[]): Finish {
-  const isCut = rawOutput !== null && rawOutput.length > RAW_OUTPUT_MAX;
-  const cut = `Warning: output.json is kept up to ${RAW_OUTPUT_MAX} characters`;
-  if (isCut && !warnings.includes(cut)) warnings.push(cut);
-  return {
-    ...ended,
-    warnings,
-    ...(rawOutput !== null && { rawOutput: rawOutput.slice(0, RAW_OUTPUT_MAX) }),
-  };
 }
 
 /** Tells the server how it ended; adds to the warnings if it could not be told. */
@@ -523,31 +477,6 @@ async function recordEnd(
   }
 }
 
-function resultOf(
-  executionId: ExecutionId,
-  ended: Ended,
-  { output, condition, variables }: Outcome,
-  warnings: string[],
-  isSecret: (key: string) => boolean,
-): RunResult {
-  const bytes = variables.set.reduce((sum, [key, text]) => sum + key.length + text.length, 0);
-  const shown = bytes <= RESULT_VARIABLES_MAX;
-  if (!shown)
-    warnings.push('Warning: the variables are too large to be shown; see: cronium var export');
-  const set = (shown ? variables.set : [])
-    .filter(([key]) => !isSecret(key))
-    .map(([key, text]): [string, string] => [key, text]);
-  const secrets = variables.set.map(([key]) => key).filter(isSecret);
-  return {
-    executionId,
-    ...ended,
-    output,
-    condition,
-    variables: { set, secrets, deleted: [...variables.deleted] },
-    warnings,
-  };
-}
-
 const hostOf = (runtime: Runtime, printed: MaskedLog, warned: RunHost['warned']): RunHost => ({
   commitVariables: async (edit) => {
     // Before the script can go on, and also if it is refused: it may print what it wrote.
@@ -560,64 +489,3 @@ const hostOf = (runtime: Runtime, printed: MaskedLog, warned: RunHost['warned'])
   setCondition: async (condition) => await runtime.setCondition(condition),
   warned,
 });
-
-/** Changes that arrive between the execution's creation and its tree's are kept for the tree. */
-class News implements ChannelListener {
-  readonly #printed: MaskedLog;
-  readonly #cancelling = new AbortController();
-  #tree: MountedTree | undefined;
-  #early: ((tree: MountedTree) => void)[] = [];
-
-  constructor(printed: MaskedLog) {
-    this.#printed = printed;
-  }
-
-  /** Aborts with the reason, a string, when an operator wants the execution stopped. */
-  get stop(): AbortSignal {
-    return this.#cancelling.signal;
-  }
-
-  changed(changes: readonly VariableChange[]): void {
-    this.#printed.learn(changes);
-    this.#tell((tree) => tree.changed(changes));
-  }
-
-  refreshed(variables: readonly Variable[]): void {
-    this.#printed.learn(variables);
-    this.#tell((tree) => tree.refreshed(variables));
-  }
-
-  cancelled(reason: string): void {
-    this.#cancelling.abort(reason);
-  }
-
-  deliverTo(tree: MountedTree): void {
-    this.#tree = tree;
-    for (const tell of this.#early.splice(0)) tell(tree);
-  }
-
-  #tell(tell: (tree: MountedTree) => void): void {
-    if (this.#tree === undefined) this.#early.push(tell);
-    else tell(this.#tree);
-  }
-}
-
-/** event.json with every key, in the contract's order; what the caller left out gets a plain default. */
-function eventDocument({ request, acceptedAt }: RunRecord): EventDocument {
-  const { event, script, runtime, user } = request;
-  const now = new Date(acceptedAt).toISOString();
-  return {
-    id: event.id ?? 0,
-    name: event.name ?? script.name,
-    description: event.description ?? null,
-    type: event.type ?? runtime.toUpperCase(),
-    runLocation: event.runLocation ?? 'LOCAL',
-    createdAt: event.createdAt ?? now,
-    updatedAt: event.updatedAt ?? now,
-    userId: event.userId ?? user,
-    server: event.server ?? null,
-    successCount: event.successCount ?? 0,
-    failureCount: event.failureCount ?? 0,
-    lastRunAt: event.lastRunAt ?? null,
-  };
-}
