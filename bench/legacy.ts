@@ -16,7 +16,7 @@ import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import type { TreeFile } from '#bridge/vfs/execution-tree.js';
+import type { TreeFile } from '#bridge/vfs/waiting-tree.js';
 import { dialectOf, LANGUAGES, type Language } from '#test/helpers-legacy/languages.js';
 import { TestInstallation } from '#test/support/installation.js';
 import {

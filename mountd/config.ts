@@ -28,6 +28,8 @@ export const MountdConfig = z.strictObject({
   tls: z.strictObject({ ca: z.string(), cert: z.string(), key: z.string() }),
   uid: z.int(),
   gid: z.int(),
+  /** How many containers are started before anybody asks for them, at most. */
+  warmContainers: z.int().min(0),
   logLevel: z.string(),
 });
 export type MountdConfig = z.infer<typeof MountdConfig>;

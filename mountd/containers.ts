@@ -65,12 +65,13 @@ const READ_ONLY_PATHS: readonly string[] = ['/proc/fs', '/proc/irq', '/proc/sys'
 const CGROUP_NAMESPACE = { CgroupnsMode: 'private' };
 
 export interface ContainerSpec {
-  readonly executionId: string;
+  /** Names it, among all that this machine runs. */
+  readonly place: string;
   readonly image: string;
   readonly command: readonly string[];
   readonly env: Readonly<Record<string, string>>;
-  /** The execution's directory in the mount. */
-  readonly croniumSource: string;
+  /** What stands at /cronium: a directory in the mount. */
+  readonly source: string;
   /** A file to stand at /etc/hosts: without a network Docker leaves it empty, and localhost would not resolve. */
   readonly hostsFile: string;
   readonly uid: number;
@@ -83,6 +84,9 @@ export interface Exit {
   readonly code: number;
   readonly oomKilled: boolean;
 }
+
+/** The name of the container at a place. */
+export const nameOf = (place: string): string => `cronium-${place}`;
 
 /** Docker went away, or does not know it any more: nobody can say what the container does, or did. */
 export class ContainerLost extends BridgeError {
@@ -115,10 +119,10 @@ export class Containers {
     this.#docker = new Docker({ socketPath });
   }
 
-  /** @throws BridgeError `unavailable` when no engine answers, `not_found` when it has no such image */
-  async assertImage(image: string): Promise<void> {
+  /** The id of an image. @throws BridgeError `unavailable` when no engine answers, `not_found` when it has no such image */
+  async imageId(image: string): Promise<string> {
     try {
-      await orLate(this.#docker.getImage(image).inspect(), ANSWER_MS);
+      return (await orLate(this.#docker.getImage(image).inspect(), ANSWER_MS)).Id;
     } catch (error) {
       if (statusOf(error) === 404)
         throw new BridgeError(
@@ -133,17 +137,17 @@ export class Containers {
   }
 
   /**
-   * Removes those of this mountd, and of earlier lives of it, whose executions do not run. Returns how many.
+   * Removes those of this mountd, and of earlier lives of it, that are not `wanted` by their places. Returns how many.
    * @throws BridgeError `unavailable` when Docker does not answer, or could not remove one of them
    */
-  async reap(runs: (executionId: string) => boolean): Promise<number> {
+  async reap(wanted: (place: string) => boolean): Promise<number> {
     try {
       const all = await this.#docker.listContainers({
         all: true,
         filters: { label: [`cronium.instance=${this.#instance}`] },
         abortSignal: within(ANSWER_MS),
       });
-      const left = all.filter(({ Labels }) => !runs(Labels['cronium.execution'] ?? ''));
+      const left = all.filter(({ Labels }) => !wanted(Labels['cronium.place'] ?? ''));
       const removed = await Promise.allSettled(
         left.map(({ Id }) => this.#remove(this.#docker.getContainer(Id))),
       );
@@ -179,8 +183,8 @@ export class Containers {
    * One that an earlier process started, with its output from the beginning. Undefined when it was not started.
    * @throws ContainerLost
    */
-  async resume(executionId: string): Promise<RunningContainer | undefined> {
-    const container = this.#docker.getContainer(`cronium-${executionId}`);
+  async resume(place: string): Promise<RunningContainer | undefined> {
+    const container = this.#docker.getContainer(nameOf(place));
     try {
       const { State } = await container.inspect({ abortSignal: within(ANSWER_MS) });
       if (State.Status === 'created') {
@@ -203,9 +207,9 @@ export class Containers {
     }
   }
 
-  /** Whatever is left of an execution's container goes. What cannot be removed now is reaped later. */
-  async discard(executionId: string): Promise<void> {
-    await this.#remove(this.#docker.getContainer(`cronium-${executionId}`)).catch(() => {});
+  /** Whatever is left of the container at a place goes. What cannot be removed now is reaped later. */
+  async discard(place: string): Promise<void> {
+    await this.#remove(this.#docker.getContainer(nameOf(place))).catch(() => {});
   }
 
   /** `mayBeUnderWay`: a process that died had asked for it, and Docker goes on: what comes of that is not started, and goes. */
@@ -218,13 +222,13 @@ export class Containers {
         });
       } catch (error) {
         if (statusOf(error) !== 409 || !mayBeUnderWay || Date.now() > deadline) throw error;
-        await this.discard(spec.executionId);
+        await this.discard(spec.place);
       }
   }
 
   #options({ env, memoryBytes, ...spec }: ContainerSpec): Docker.ContainerCreateOptions {
     return {
-      name: `cronium-${spec.executionId}`,
+      name: nameOf(spec.place),
       Image: spec.image,
       Cmd: [...spec.command],
       Env: Object.entries(env).map(([name, value]) => `${name}=${value}`),
@@ -233,7 +237,7 @@ export class Containers {
       Labels: {
         'cronium.managed': '1',
         'cronium.instance': this.#instance,
-        'cronium.execution': spec.executionId,
+        'cronium.place': spec.place,
       },
       // Without a network stack to set up, Docker starts the container in half the time.
       NetworkDisabled: true,
@@ -268,7 +272,7 @@ export class Containers {
           { Type: 'bind', Source: spec.hostsFile, Target: '/etc/hosts', ReadOnly: true },
           {
             Type: 'bind',
-            Source: spec.croniumSource,
+            Source: spec.source,
             Target: '/cronium',
             BindOptions: { Propagation: 'rprivate' },
           },
@@ -341,6 +345,8 @@ export class RunningContainer implements AsyncDisposable {
   readonly #engine: Engine;
   /** Docker did not answer: nobody waits for it again. */
   #isLost = false;
+  /** Resolves when it is, or could not be. */
+  #removed: Promise<void> | undefined;
 
   constructor(
     container: Docker.Container,
@@ -407,8 +413,8 @@ export class RunningContainer implements AsyncDisposable {
   /** A container that Docker cannot remove now is reaped later; the run's result is not lost for it. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#raw.destroy();
-    const removed = this.#engine.remove(this.#container).catch(() => {});
-    if (!this.#isLost) await removed;
+    this.#removed ??= this.#engine.remove(this.#container).catch(() => {});
+    if (!this.#isLost) await this.#removed;
   }
 }
 

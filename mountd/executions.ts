@@ -5,6 +5,7 @@ import { Channels, ExecutionChannel } from '#bridge/client/execution-channel.js'
 import type { Link } from '#bridge/client/link.js';
 import type { RunHost, Runtime } from '#bridge/client/runtime.js';
 import type { Outcome } from '#bridge/vfs/documents.js';
+import type { TreeFile } from '#bridge/vfs/waiting-tree.js';
 import {
   type MountdStatus,
   RUN_OVERHEAD_MS,
@@ -15,19 +16,14 @@ import { asBridgeError, BridgeError } from '#bridge/wire/errors.js';
 import { ExecutionId } from '#bridge/wire/names.js';
 import type { EventDocument } from '#bridge/wire/protocol.js';
 import { AwaitedListener, type Received } from './awaited-listener.js';
-import {
-  ContainerLost,
-  type ContainerSpec,
-  type Containers,
-  type RunningContainer,
-} from './containers.js';
+import { ContainerLost, type Containers, nameOf, type RunningContainer } from './containers.js';
 import type { RunListener } from './control-server.js';
 import { eventDocument } from './event-document.js';
-import { LAUNCH, type Launch, launchOf } from './launch-files.js';
+import { coldLaunch, LAUNCH, type Launch, launchOf, warmFiles } from './launch-files.js';
 import { MaskedLog } from './masked-log.js';
 import type { MountedTree, MountHost } from './mount-host.js';
 import { News } from './run-news.js';
-import type { RunRecord, RunRecords } from './run-records.js';
+import { placeOf, type RunRecord, type RunRecords } from './run-records.js';
 import {
   CUT,
   cancellation,
@@ -41,14 +37,16 @@ import {
   unrecorded,
 } from './run-result.js';
 import { type Followed, follow, signalOf, statusOf } from './script-run.js';
+import type { WarmContainer, WarmContainers } from './warm-containers.js';
 
 /** Scratch an execution may fill: room for real work, and 100 executions still fit on a small disk. */
-const SCRATCH_QUOTA = { bytesMax: 1024 * 1024 * 1024, inodesMax: 100_000 };
+export const SCRATCH_QUOTA = { bytesMax: 1024 * 1024 * 1024, inodesMax: 100_000 };
 
 export interface ExecutionsOptions {
   readonly link: Link;
   readonly mount: MountHost;
   readonly containers: Containers;
+  readonly warm: WarmContainers;
   readonly records: RunRecords;
   /** Among the machines whose certificates have the same name. */
   readonly instance: string;
@@ -73,6 +71,8 @@ export class Executions implements AsyncDisposable {
   readonly #running = new Map<ExecutionId, MountdStatus['executions'][number]>();
   /** From before the server hears of them until it has heard, or cannot hear, of their end. */
   readonly #ours = new Set<ExecutionId>();
+  /** Of those that are ours: names of their containers, and of their directories in the mount. */
+  readonly #places = new Set<string>();
   /** Of an earlier process, and not asked for again yet. */
   readonly #awaited = new Map<ExecutionId, AwaitedRun>();
   readonly #runs = new Set<Promise<unknown>>();
@@ -91,6 +91,11 @@ export class Executions implements AsyncDisposable {
   /** Whether it runs here, or is about to. */
   isOurs(executionId: string): boolean {
     return this.#ours.has(executionId as ExecutionId);
+  }
+
+  /** Whether what stands at this place, in the mount or as a container, belongs to one that runs here. */
+  uses(place: string): boolean {
+    return this.#places.has(place);
   }
 
   /** Runs to the end, whatever that is; `signal` stops the script. @throws BridgeError when the script could not be started. */
@@ -161,11 +166,14 @@ export class Executions implements AsyncDisposable {
     const { executionId } = record;
     const run: Run = { executionId, record, isResumed, unknown: undefined };
     this.#ours.add(executionId);
+    this.#places.add(placeOf(record));
     try {
       if (!isResumed) records.write(record);
       return await this.#run(run, listener, signal);
     } finally {
       this.#ours.delete(executionId);
+      this.#places.delete(executionId);
+      this.#places.delete(placeOf(record));
       const remove = () => records.remove(executionId);
       // Until whoever asked has surely been told: if this process dies now, the next one tells them.
       if (record.ended === undefined) remove();
@@ -176,10 +184,11 @@ export class Executions implements AsyncDisposable {
 
   async #run(run: Run, listener: RunListener, signal: AbortSignal): Promise<RunResult> {
     const { executionId, record, isResumed } = run;
-    const { link, mount, containers, mountPoint, hostsFile, uid, gid } = this.#options;
+    const { link, mount, containers, warm } = this.#options;
     const { runtime, exact, user, org, timeoutMs, profile, readOnly } = record.request;
+    const { memoryBytes, cpus } = record.request;
     const image = record.request.image ?? LAUNCH[runtime].image;
-    if (!isResumed) await containers.assertImage(image);
+    const imageId = isResumed ? image : await containers.imageId(image);
 
     const event = eventDocument(record);
     const printed = new MaskedLog(async (log) => await listener.log(log), record.secrets);
@@ -210,29 +219,20 @@ export class Executions implements AsyncDisposable {
     printed.learn(channel.variables);
     const log = this.#options.log.child({ execution: executionId });
     const startedAt = record.startedAt ?? Date.now();
-    this.#running.set(executionId, {
-      executionId,
-      runtime,
-      startedAt,
-      script: record.request.script.name,
-    });
+    const { name: script } = record.request.script;
+    const shown = { executionId, runtime, startedAt, script };
+    this.#running.set(executionId, shown);
     try {
+      await using waiting = isResumed ? undefined : warm.take({ imageId, memoryBytes, cpus });
+      if (waiting !== undefined) this.#settle(record, waiting.place);
       const launch = this.#launchOf(record);
-      await using tree = await this.#treeOf(run, channel, printed, event, launch);
+      const files = waiting === undefined ? coldLaunch(launch).files : warmFiles(launch);
+      await using tree = await this.#treeOf(run, channel, printed, event, files);
       news.deliverTo(tree);
-      await using container = await this.#containerOf(run, {
-        executionId,
-        image,
-        command: launch.command,
-        env: { ...record.request.env, ...launch.env },
-        croniumSource: join(mountPoint, executionId),
-        hostsFile,
-        uid,
-        gid,
-        memoryBytes: record.request.memoryBytes,
-        cpus: record.request.cpus,
-      });
-      if (!isResumed) log.info({ runtime, image }, 'execution started');
+      await using container = await this.#containerOf(run, waiting, launch, imageId);
+      this.#running.set(executionId, { ...shown, container: nameOf(placeOf(record)) });
+      const isWarm = waiting !== undefined;
+      if (!isResumed) log.info({ runtime, image, isWarm }, 'execution started');
       const cancelled = news.stop;
       const onLog: RunListener['log'] = async (log) => await printed.push(log);
       const leftMs = timeoutMs - (Date.now() - startedAt);
@@ -272,6 +272,7 @@ export class Executions implements AsyncDisposable {
       const finish = finishOf(ended, outcome, warnings);
       const result = resultOf(executionId, ended, outcome, warnings, isSecret);
       this.#write(record, { ended: { result, finish } });
+      void container[Symbol.asyncDispose](); // takes its time, while the server does
       await recordEnd(run, channel, ended, outcome, warnings);
       log.info({ status, exitCode: code, ms: ended.finishedAt - startedAt }, 'execution finished');
       return resultOf(executionId, ended, outcome, warnings, isSecret);
@@ -298,21 +299,30 @@ export class Executions implements AsyncDisposable {
     }
   }
 
-  #launchOf({ request, nonce }: RunRecord): Launch {
+  /** From now on it is at this place. */
+  #settle(record: RunRecord, place: string | undefined): void {
+    this.#places.delete(placeOf(record));
+    this.#write(record, { place });
+    this.#places.add(placeOf(record));
+  }
+
+  #launchOf({ request: { runtime, script, exact, env }, nonce }: RunRecord): Launch {
     const { helpers } = this.#options;
-    return launchOf(request.runtime, request.script.data, { helpers, exact: request.exact, nonce });
+    return launchOf(runtime, script.data, { helpers, exact, nonce, env });
   }
 
   /** @throws Lost when an earlier process has left one that cannot be used */
   async #treeOf(
-    { executionId, record: { request, startedAt }, isResumed }: Run,
+    { record, isResumed }: Run,
     channel: ExecutionChannel,
     printed: MaskedLog,
     event: EventDocument,
-    { files }: Launch,
+    files: readonly TreeFile[],
   ): Promise<MountedTree> {
     const { mount, containers, uid, gid } = this.#options;
+    const { request, startedAt } = record;
     const { runtime, commit, exact, strict, input } = request;
+    const place = placeOf(record);
     const host = hostOf(channel, printed, async (text) => {
       // Bash goes on after a close that failed; whoever reads its output sees why.
       if (runtime === 'bash') await printed.warn(text);
@@ -320,22 +330,26 @@ export class Executions implements AsyncDisposable {
     const { variables, merged } = channel;
     if (isResumed) {
       const { restored, damaged } = mount.takenOver;
-      const [, reason] = damaged.find(([id]) => id === executionId) ?? [];
+      const [, reason] = damaged.find(([id]) => id === place) ?? [];
       if (reason !== undefined) {
-        await containers.discard(executionId);
-        await mount.discard(executionId);
+        await containers.discard(place);
+        await mount.discard(place);
         throw new Lost(`its files cannot be taken over: ${reason}`);
       }
-      if (restored.includes(executionId))
-        return await mount.resumeTree(executionId, host, variables);
+      if (restored.includes(place)) return await mount.resumeTree(place, host, variables);
       if (startedAt !== undefined) {
-        await containers.discard(executionId);
+        await containers.discard(place);
         throw new Lost('its files could not be kept'); // a full disk, when it was time to note what they are
+      }
+      if (record.place !== undefined) {
+        // The container waited for another process's word, and has not heard it.
+        await containers.discard(place);
+        this.#settle(record, undefined);
       }
     }
     return await mount.createTree(
       {
-        id: executionId,
+        id: placeOf(record),
         uid,
         gid,
         quota: SCRATCH_QUOTA,
@@ -352,24 +366,37 @@ export class Executions implements AsyncDisposable {
 
   /** @throws Lost when it was started, and is gone */
   async #containerOf(
-    { executionId, record, isResumed }: Run,
-    spec: ContainerSpec,
+    { record, isResumed }: Run,
+    waiting: WarmContainer | undefined,
+    launch: Launch,
+    image: string,
   ): Promise<RunningContainer> {
-    const { containers } = this.#options;
+    const { containers, mountPoint, hostsFile, uid, gid, log } = this.#options;
+    const place = placeOf(record);
     if (isResumed) {
-      const container = await containers.resume(executionId);
+      const container = await containers.resume(place);
       if (container !== undefined) return container;
-      if (record.isStarted === true) throw new Lost('somebody removed its container');
+      const wasWarm = record.place !== undefined && record.startedAt !== undefined;
+      if (record.isStarted === true || wasWarm) throw new Lost('somebody removed its container');
     }
     this.#write(record, { startedAt: Date.now() });
-    const container = await containers.start(spec, isResumed);
+    const warm = await waiting?.go().catch(async (error: unknown) => {
+      log.warn({ place, reason: asBridgeError(error).message }, 'a container that waited is gone');
+      await containers.discard(place);
+      return undefined;
+    });
+    const { command, env } = coldLaunch(launch);
+    const { memoryBytes, cpus } = record.request;
+    const source = join(mountPoint, place);
+    const spec = { place, image, command, env, source, hostsFile, uid, gid, memoryBytes, cpus };
+    const container = warm ?? (await containers.start(spec, isResumed));
     this.#write(record, { isStarted: true });
     return container;
   }
 
   #write(
     record: RunRecord,
-    more: Pick<RunRecord, 'startedAt' | 'isStarted' | 'ended' | 'secrets'>,
+    more: Pick<RunRecord, 'place' | 'startedAt' | 'isStarted' | 'ended' | 'secrets'>,
   ): void {
     Object.assign(record, more);
     this.#options.records.write(record);
@@ -396,8 +423,8 @@ export class Executions implements AsyncDisposable {
   }
 
   /** What its container printed: whoever asked may not have all of it. */
-  async #replay({ executionId }: Run, printed: MaskedLog): Promise<void> {
-    const container = await this.#options.containers.resume(executionId).catch(() => undefined);
+  async #replay({ record }: Run, printed: MaskedLog): Promise<void> {
+    const container = await this.#options.containers.resume(placeOf(record)).catch(() => undefined);
     if (container === undefined) return;
     try {
       for await (const log of container.logs) await printed.push(log);
@@ -408,12 +435,13 @@ export class Executions implements AsyncDisposable {
   }
 
   /** Whatever an earlier process has left of it goes. */
-  async #discard({ executionId, isResumed }: Run): Promise<void> {
+  async #discard({ record, isResumed }: Run): Promise<void> {
     if (!isResumed) return;
     const { containers, mount } = this.#options;
-    await containers.discard(executionId);
-    if (mount.takenOver.restored.includes(executionId)) await mount.removeTree(executionId);
-    else await mount.discard(executionId);
+    const place = placeOf(record);
+    await containers.discard(place);
+    if (mount.takenOver.restored.includes(place)) await mount.removeTree(place);
+    else await mount.discard(place);
   }
 }
 

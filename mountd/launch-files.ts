@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { TreeFile } from '#bridge/vfs/execution-tree.js';
+import type { TreeFile } from '#bridge/vfs/waiting-tree.js';
 import type { RuntimeName } from '#bridge/wire/control.js';
 
 interface LaunchRow {
@@ -77,10 +77,18 @@ export const LAUNCH: { readonly [R in RuntimeName]: LaunchRow } = {
  * Runs the script and then waits for whoever still holds its output: legacy waited for background children too. PID 1
  * (docker-init) passes signals to the whole process group, so the script gets its SIGTERM while this waits for it. What a
  * shell remarks on a script that a signal ended ("Terminated") is not the script's stderr and goes nowhere.
+ *
+ * Without arguments it waits at the gate first: the container was started before it was known what it would run.
  */
 const LAUNCHER = '.launch/run';
+const GATE = '.launch/gate';
+const START = '.launch/start';
 const LAUNCHER_TEXT = `unset TINI_KILL_PROCESS_GROUP PWD OLDPWD
 trap : TERM
+if [ $# = 0 ]; then
+  true 2>/dev/null </cronium/${GATE} || exit 1
+  . /cronium/${START}
+fi
 exec 3>&2 2>/dev/null
 (exec "$@" 2>&3 3>&-)
 code=$?
@@ -95,17 +103,42 @@ while held; do sleep 0.05; done
 exit $code
 `;
 
+const LAUNCHER_FILE: TreeFile = { path: LAUNCHER, mode: 0o444, data: Buffer.from(LAUNCHER_TEXT) };
+const LAUNCHER_COMMAND: readonly string[] = ['/bin/sh', `/cronium/${LAUNCHER}`];
+
+type Env = Readonly<Record<string, string>>;
+
+const ENV: Env = {
+  PATH: '/usr/local/bin:/usr/bin:/bin',
+  HOME: '/tmp',
+  LANG: 'C.UTF-8',
+  TZ: 'UTC',
+  TMPDIR: '/cronium/work/.tmp',
+  TINI_KILL_PROCESS_GROUP: '1', // for docker-init; the launcher takes it away
+};
+
+/** A container that waits for its execution. */
+export const WAITING = {
+  gate: GATE,
+  files: [LAUNCHER_FILE],
+  command: LAUNCHER_COMMAND,
+  env: ENV,
+} as const;
+
+/** What a script needs, however its container comes about. */
 export interface Launch {
   readonly files: readonly TreeFile[];
+  /** Interpreter and script. */
   readonly command: readonly string[];
-  readonly env: Readonly<Record<string, string>>;
+  /** Beside what every container has. */
+  readonly env: Env;
 }
 
 /** The files, command and environment that run `script` as the legacy executor did. */
 export function launchOf(
   runtime: RuntimeName,
   script: Uint8Array,
-  { helpers, exact, nonce }: { helpers: string; exact: boolean; nonce: number },
+  { helpers, exact, nonce, env }: { helpers: string; exact: boolean; nonce: number; env: Env },
 ): Launch {
   const { extension, command, prelude, injection } = LAUNCH[runtime];
   const scriptName = `script_${nonce}.${extension}`;
@@ -116,24 +149,32 @@ export function launchOf(
       mode: 0o644,
       data: exact ? Buffer.concat([Buffer.from(prelude), script]) : script,
     },
-    { path: LAUNCHER, mode: 0o444, data: Buffer.from(LAUNCHER_TEXT) },
     {
       path: `work/${helper}`,
       mode: extension === 'sh' ? 0o755 : 0o644,
       data: readFileSync(join(helpers, helper)),
     },
   ];
-  const env: Record<string, string> = {
-    PATH: '/usr/local/bin:/usr/bin:/bin',
-    HOME: '/tmp',
-    LANG: 'C.UTF-8',
-    TZ: 'UTC',
-    TMPDIR: '/cronium/work/.tmp',
-    TINI_KILL_PROCESS_GROUP: '1', // for docker-init; the launcher takes it away
-  };
-  if (!exact) {
-    files.push({ path: injection.file, mode: 0o444, data: Buffer.from(injection.text) });
-    env[injection.env[0]] = injection.env[1];
-  }
-  return { files, command: ['/bin/sh', `/cronium/${LAUNCHER}`, command, scriptName], env };
+  if (!exact) files.push({ path: injection.file, mode: 0o444, data: Buffer.from(injection.text) });
+  const injected = exact ? {} : Object.fromEntries([injection.env]);
+  return { files, command: [command, scriptName], env: { ...env, ...injected } };
 }
+
+/** In a container of its own. */
+export const coldLaunch = ({ files, command, env }: Launch): Launch => ({
+  files: [...files, LAUNCHER_FILE],
+  command: [...LAUNCHER_COMMAND, ...command],
+  env: { ...env, ...ENV },
+});
+
+/** The files that one which waits finds when its gate is opened. */
+export function warmFiles({ files, command, env }: Launch): readonly TreeFile[] {
+  const settings = Object.entries(env).map(([name, value]) => `${name}=${value}`);
+  // By env(1): a shell has a mind of its own about some names.
+  const words = settings.length === 0 ? command : ['env', ...settings, ...command];
+  const text = `set -- ${words.map(quoted).join(' ')}\n`;
+  return [...files, { path: START, mode: 0o444, data: Buffer.from(text) }];
+}
+
+/** One word for sh(1). */
+const quoted = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`;

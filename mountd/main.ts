@@ -11,7 +11,7 @@ import { asBridgeError, BridgeError } from '#bridge/wire/errors.js';
 import { type Beat, Go, MountdConfig, type Replaced, type StartReport } from './config.js';
 import { Containers } from './containers.js';
 import { ControlServer, type Upgrade } from './control-server.js';
-import { Executions } from './executions.js';
+import { Executions, SCRATCH_QUOTA } from './executions.js';
 import { beat } from './heartbeat.js';
 import { Life } from './life.js';
 import { LostExecutions } from './lost-executions.js';
@@ -19,7 +19,8 @@ import { loadFuseThread, MountHost } from './mount-host.js';
 import { MountState } from './mount-state.js';
 import { markOf } from './process-mark.js';
 import { Reaper } from './reaper.js';
-import { RunRecords } from './run-records.js';
+import { placeOf, RunRecords } from './run-records.js';
+import { WarmContainers } from './warm-containers.js';
 
 /** The supervisor passes /dev/fuse, mounted, as this descriptor; the driver fuse-native mounts by itself. */
 const FUSE_FD = 3;
@@ -151,12 +152,16 @@ async function serve({ takeOver }: Go): Promise<number> {
     seccomp: JSON.stringify(JSON.parse(readFileSync(config.seccompFile, 'utf8'))),
   });
   let executions: Executions | undefined;
+  let waiting: WarmContainers | undefined;
   if (!takeOver) records.clear();
   const before = records.all();
   const resumed = new Set<string>(before.map(({ executionId }) => executionId));
   const isOurs = (executionId: string) =>
     executions?.isOurs(executionId) ?? resumed.has(executionId);
-  using reaper = new Reaper(containers, isOurs, log);
+  const places = new Set(before.map(placeOf));
+  const isUsed = (place: string) =>
+    (executions?.uses(place) ?? places.has(place)) || waiting?.has(place) === true;
+  using reaper = new Reaper(containers, isUsed, log);
   if (!takeOver)
     await Promise.race([reaper.first, sleep(FIRST_REAP_MS, undefined, { ref: false })]);
   await using link = new Link({
@@ -176,8 +181,14 @@ async function serve({ takeOver }: Go): Promise<number> {
   mounted = mount;
   link.onStatus = (status) => mount.linkChanged(status);
   await using lost = new LostExecutions({ link, life, isOurs, log });
+  // Of the other driver, open(2) cannot be made to wait.
+  const most = config.driver === 'kernel' ? config.warmContainers : 0;
+  const quota = SCRATCH_QUOTA;
+  await using warm = new WarmContainers({ ...config, mount, containers, most, quota, log });
+  waiting = warm;
   await using runs = new Executions({
     ...config,
+    warm,
     instance: life.instance,
     link,
     mount,
@@ -188,8 +199,8 @@ async function serve({ takeOver }: Go): Promise<number> {
   });
   executions = runs;
   runs.resume(before);
-  for (const id of mount.takenOver.restored) if (!resumed.has(id)) await mount.removeTree(id);
-  for (const [id] of mount.takenOver.damaged) if (!resumed.has(id)) await mount.discard(id);
+  for (const id of mount.takenOver.restored) if (!places.has(id)) await mount.removeTree(id);
+  for (const [id] of mount.takenOver.damaged) if (!places.has(id)) await mount.discard(id);
   await using _control = await ControlServer.open(config.controlSocket, {
     run: async (request, listener, signal) => await runs.run(request, listener, signal),
     upgrade,

@@ -8,6 +8,7 @@ import type { RunHost } from '#bridge/client/runtime.js';
 import type { Outcome } from '#bridge/vfs/documents.js';
 import type { TreeSpec } from '#bridge/vfs/execution-tree.js';
 import type { LinkState } from '#bridge/vfs/state-files.js';
+import type { WaitingTreeSpec } from '#bridge/vfs/waiting-tree.js';
 import { BridgeError } from '#bridge/wire/errors.js';
 import type { Variable, VariableChange } from '#bridge/wire/protocol.js';
 import { connectPort, type Port } from './port-calls.js';
@@ -166,6 +167,21 @@ export class MountHost implements AsyncDisposable {
   /** Resolves when what answers the kernel has answered us. */
   async beat(): Promise<void> {
     await this.#fuse.beat();
+  }
+
+  /** A tree for a container that does not know its execution yet; present in the mount when this resolves. */
+  async createWaitingTree(spec: WaitingTreeSpec): Promise<void> {
+    await this.#fuse.createWaitingTree(spec);
+  }
+
+  /** Resolves when somebody stands at the gate of a waiting tree. */
+  async gateReached(id: string): Promise<void> {
+    await this.#fuse.gateReached(id);
+  }
+
+  /** Lets whoever stands there through. @throws BridgeError `unavailable` when nobody does any more */
+  async openGate(id: string): Promise<void> {
+    await this.#fuse.openGate(id);
   }
 
   /** A tree that asks `runtime` for everything; present in the mount when this resolves. */

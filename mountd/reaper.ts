@@ -8,7 +8,7 @@ const EVERY_MS = 30_000;
 /** While Docker is away, or keeps one that it should remove: it is back within seconds, or an operator is at work. */
 const RETRY_MS = 5_000;
 
-/** Removes this mountd's containers whose executions do not run: of earlier lives, and those that Docker kept. */
+/** Removes this mountd's containers that serve no execution: of earlier lives, and those that Docker kept. */
 export class Reaper implements Disposable {
   /** Resolves when Docker was asked once, whatever it said. */
   readonly first: Promise<void>;
@@ -16,7 +16,7 @@ export class Reaper implements Disposable {
 
   constructor(
     containers: Pick<Containers, 'reap' | 'onLeft'>,
-    runs: (executionId: string) => boolean,
+    wanted: (place: string) => boolean,
     log: Logger,
     { everyMs = EVERY_MS, retryMs = RETRY_MS } = {},
   ) {
@@ -24,8 +24,8 @@ export class Reaper implements Disposable {
     let isAway = false;
     const reap = async (): Promise<number> => {
       try {
-        const count = await containers.reap(runs);
-        if (count > 0) log.warn({ count }, 'removed containers whose executions do not run');
+        const count = await containers.reap(wanted);
+        if (count > 0) log.warn({ count }, 'removed containers that serve no execution');
         isAway = false;
         return everyMs;
       } catch (error) {

@@ -12,7 +12,9 @@ export const RunRecord = z.strictObject({
   acceptedAt: z.int(),
   /** Numbers the script's name. */
   nonce: z.int(),
-  /** The container was about to be started. */
+  /** Where its container waited for it; absent: it has one of its own, which has its name. */
+  place: z.uuid().optional(),
+  /** The script was about to be started. */
   startedAt: z.int().optional(),
   /** Secrets that what it prints is masked for: now and earlier values, by key. */
   secrets: z
@@ -29,6 +31,9 @@ export const RunRecord = z.strictObject({
     .optional(),
 });
 export type RunRecord = z.infer<typeof RunRecord>;
+
+/** The name of its container, and of its directory in the mount. */
+export const placeOf = ({ place, executionId }: RunRecord): string => place ?? executionId;
 
 const SUFFIX = '.json';
 

@@ -7,6 +7,7 @@ import type { Outcome } from '#bridge/vfs/documents.js';
 import { ExecutionTree, type TreeSpec } from '#bridge/vfs/execution-tree.js';
 import type { LinkState } from '#bridge/vfs/state-files.js';
 import { Volume } from '#bridge/vfs/volume.js';
+import { WaitingTree, type WaitingTreeSpec } from '#bridge/vfs/waiting-tree.js';
 import { BridgeError } from '#bridge/wire/errors.js';
 import type { Variable, VariableChange } from '#bridge/wire/protocol.js';
 import { MountState } from './mount-state.js';
@@ -41,6 +42,12 @@ export interface NativeMount extends MountBase {
 /** What the host's side asks of this one. */
 export interface FuseCalls {
   createTree(spec: TreeSpec): Promise<void>;
+  /** One whose execution is not known yet; `createTree` with its id puts the execution's in its place. */
+  createWaitingTree(spec: WaitingTreeSpec): Promise<void>;
+  /** Resolves when somebody stands at the gate of a waiting tree. */
+  gateReached(id: string): Promise<void>;
+  /** Lets whoever stands there through. @throws BridgeError `unavailable` when nobody does any more */
+  openGate(id: string): Promise<void>;
   /** One that was taken over has a runtime again. */
   resumeTree(id: string, variables: readonly Variable[]): Promise<void>;
   /** The link to the server came or went. */
@@ -85,6 +92,13 @@ export function serveFuse(port: Port, mount: KernelMount | NativeMount): Driver 
   const volume = new Volume(backing);
   volume.onError = (error) => log.warn({ err: error }, 'background work failed');
   const trees = new Map<string, ExecutionTree>();
+  /** Until their gates are opened. */
+  const waitingTrees = new Map<string, WaitingTree>();
+  const waiting = (id: string): WaitingTree => {
+    const found = waitingTrees.get(id);
+    if (found === undefined) throw new BridgeError('not_found', `no tree ${id} waits`);
+    return found;
+  };
   const tree = (id: string): ExecutionTree => {
     const found = trees.get(id);
     if (found === undefined) throw new BridgeError('not_found', `no tree ${id}`);
@@ -101,9 +115,22 @@ export function serveFuse(port: Port, mount: KernelMount | NativeMount): Driver 
   const isJournaled = mount.driver === 'kernel';
   const { calls: host } = connectPort<RuntimeCalls, FuseCalls>(port, {
     createTree: async (spec) => {
-      const tree = ExecutionTree.create(volume, backing, spec, runtimeOf(spec.id), isJournaled);
+      const runtime = runtimeOf(spec.id);
+      const held = waitingTrees.get(spec.id);
+      const tree =
+        held === undefined
+          ? ExecutionTree.create(volume, backing, spec, runtime, isJournaled)
+          : ExecutionTree.adopt(volume, held, spec, runtime, isJournaled);
       if (link !== undefined) tree.linkChanged(link);
       trees.set(spec.id, tree);
+    },
+    createWaitingTree: async (spec) => {
+      waitingTrees.set(spec.id, new WaitingTree(volume, backing, spec));
+    },
+    gateReached: async (id) => await waiting(id).reached,
+    openGate: async (id) => {
+      waiting(id).open();
+      waitingTrees.delete(id);
     },
     resumeTree: async (id, variables) => tree(id).documents.refreshed(variables),
     linkChanged: async (now) => {
@@ -116,8 +143,9 @@ export function serveFuse(port: Port, mount: KernelMount | NativeMount): Driver 
     outcomeOf: async (id) => tree(id).documents.outcome,
     beat: async () => {},
     removeTree: async (id) => {
-      const removed = trees.get(id);
+      const removed = trees.get(id) ?? waitingTrees.get(id);
       trees.delete(id);
+      waitingTrees.delete(id);
       await removed?.[Symbol.asyncDispose]();
     },
   });

@@ -1,6 +1,6 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import type { TreeFile } from '#bridge/vfs/execution-tree.js';
+import type { TreeFile } from '#bridge/vfs/waiting-tree.js';
 
 /** What the bench asks the mount's process. Every one is answered. */
 export type Question = { readonly id: number } & (

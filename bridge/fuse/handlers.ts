@@ -1,6 +1,7 @@
 import { constants } from 'node:os';
 import { fallocate } from '#bridge/vfs/file-ranges.js';
 import { EINVAL, EIO, ENOENT, ERANGE } from '#bridge/vfs/fs-error.js';
+import { GateFile } from '#bridge/vfs/gate-file.js';
 import type { Caller, Directory, Inode } from '#bridge/vfs/inode.js';
 import { type OpenFile, RegularFile } from '#bridge/vfs/regular-file.js';
 import { type OpenStream, readStream, StreamFile } from '#bridge/vfs/stream-file.js';
@@ -152,7 +153,14 @@ export function handlersFor(volume: Volume): Handlers {
       if (file instanceof StreamFile) {
         const { id } = volume.openStream(file, flags, callerOf(request));
         reply.open(id, FOPEN_DIRECT_IO | FOPEN_NONSEEKABLE | FOPEN_STREAM);
-        return;
+        return undefined;
+      }
+      if (file instanceof GateFile && !file.isOpen) {
+        const caller = callerOf(request);
+        const interrupt = new AbortController();
+        const finish: Finish = (answer) =>
+          answer.open(volume.open(file, flags, caller).id, FOPEN_KEEP_CACHE);
+        return { answer: file.passed(interrupt.signal).then(() => finish), interrupt };
       }
       const handle = volume.open(file, flags, callerOf(request));
       if ((openFlags & OPEN_KILL_SUIDGID) !== 0) volume.clearSetId(file);
@@ -160,6 +168,7 @@ export function handlersFor(volume: Volume): Handlers {
       // Nothing that such a handle does can need a commit: no FLUSH, one round trip less a close.
       const isPlainRead = isReadOnlyOpen(flags) && handle.draft === undefined;
       reply.open(handle.id, isPlainRead ? FOPEN_KEEP_CACHE | FOPEN_NOFLUSH : FOPEN_KEEP_CACHE);
+      return undefined;
     },
     CREATE: (request, reply) => {
       const parent = volume.directory(request.node);

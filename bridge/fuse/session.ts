@@ -272,7 +272,8 @@ export class FuseSession implements Driver {
   #defer(later: Promise<Finish>, waiting: Waiting): void {
     const key = uniqueKey(waiting.low, waiting.high);
     this.#waiting.set(key, waiting);
-    this.#fateCheck ??= setInterval(() => this.#checkFates(), FATE_CHECK_MS);
+    if (waiting.interrupt === undefined)
+      this.#fateCheck ??= setInterval(() => this.#checkFates(), FATE_CHECK_MS);
     const settle = (fill: (reply: Reply) => void) => {
       waiting.release?.();
       // Interrupted meanwhile: it has had its answer, and what it started went on without it.
@@ -307,10 +308,13 @@ export class FuseSession implements Driver {
     if (fateOf(waiting.pid) === 'killed') this.#abandon(key, waiting);
   }
 
-  /** Nobody may be kept waiting whom no signal can reach. */
+  /** Nobody may be kept waiting whom no signal can reach. What any signal ends is not looked at: it may wait for days. */
   #checkFates(): void {
     const now = performance.now();
+    let isNeeded = false;
     for (const [key, waiting] of this.#waiting) {
+      if (waiting.interrupt !== undefined) continue;
+      isNeeded = true;
       const waitedMs = now - waiting.since;
       if (waitedMs < FATE_CHECK_MS) continue;
       const fate = fateOf(waiting.pid);
@@ -319,7 +323,7 @@ export class FuseSession implements Driver {
       if (fate === 'killed' || (isUnreachable && waitedMs >= EXIT_WAIT_MS))
         this.#abandon(key, waiting);
     }
-    if (this.#waiting.size > 0) return;
+    if (isNeeded) return;
     clearInterval(this.#fateCheck);
     this.#fateCheck = undefined;
   }

@@ -11,15 +11,8 @@ import { type Quota, Tree } from './tree.js';
 import { entryRecord, inodeRecord, xattrRecord } from './tree-records.js';
 import { restoreInodes } from './tree-restore.js';
 import type { Volume } from './volume.js';
+import { addScratch, putFile, type TreeFile, type WaitingTree } from './waiting-tree.js';
 import { ExecutionDirectory } from './work-directory.js';
-
-/** A file the bridge puts into a tree before the script starts. */
-export interface TreeFile {
-  /** Relative to the tree's root, in directories that exist or are made (owned by root). */
-  readonly path: string;
-  readonly mode: number;
-  readonly data: Uint8Array;
-}
 
 /** Everything an execution's tree is made from. */
 export interface TreeSpec {
@@ -82,7 +75,10 @@ export class ExecutionTree implements AsyncDisposable {
   ): ExecutionTree {
     const tree = new Tree(volume.inodes, join(backing, spec.id), spec.quota);
     try {
-      const execution = ExecutionTree.#fill(volume, tree, spec, runtime);
+      const root = new ExecutionDirectory(tree, spec, volume.root);
+      addScratch(root, spec);
+      const execution = ExecutionTree.#fill(volume, root, spec, runtime);
+      volume.root.add(spec.id, root);
       if (isJournaled) execution.#journal();
       return execution;
     } catch (error) {
@@ -91,35 +87,40 @@ export class ExecutionTree implements AsyncDisposable {
     }
   }
 
-  static #fill(volume: Volume, tree: Tree, spec: TreeSpec, runtime: RunHost): ExecutionTree {
-    const owner = { uid: spec.uid, gid: spec.gid };
-    const root = new ExecutionDirectory(tree, owner, volume.root);
-    const put = (path: string, mode: number, data: Uint8Array) => {
-      const parts = path.split('/');
-      const name = parts.pop() ?? path;
-      let directory: Directory = root;
-      for (const part of parts) {
-        const next = directory.get(part) ?? new Directory(tree, 0o755, ROOT, directory);
-        if (!(next instanceof Directory))
-          throw new TypeError(`${path}: ${part} is not a directory`);
-        if (directory.get(part) === undefined) directory.add(part, next);
-        directory = next;
-      }
-      const file = new RegularFile(tree, mode, directory === root.work ? owner : ROOT);
-      file.fill(data);
-      directory.add(name, file);
-    };
-    put('work/input.json', 0o644, Buffer.from(spec.input));
-    put('work/event.json', 0o644, Buffer.from(spec.event));
-    for (const { path, mode, data } of spec.files) put(path, mode, data);
-    // TMPDIR: inside work/, because scripts rename from it across to their directory.
-    root.work.add('.tmp', new Directory(tree, 0o1777, owner, root.work));
+  /** In the place of one that waits for it, and has its id. After a failure that one is of no use any more. */
+  static adopt(
+    volume: Volume,
+    { root }: WaitingTree,
+    spec: TreeSpec,
+    runtime: RunHost,
+    isJournaled: boolean,
+  ): ExecutionTree {
+    // The kernel has its attributes and is not told of what comes in here: they shall not change.
+    const { mtime, ctime } = root.work;
+    const [before, changed] = [{ ...mtime }, { ...ctime }];
+    const execution = ExecutionTree.#fill(volume, root, spec, runtime);
+    Object.assign(mtime, before);
+    Object.assign(ctime, changed);
+    if (isJournaled) execution.#journal();
+    return execution;
+  }
+
+  static #fill(
+    volume: Volume,
+    root: ExecutionDirectory,
+    spec: TreeSpec,
+    runtime: RunHost,
+  ): ExecutionTree {
+    const document = (path: string, text: string) =>
+      putFile(root, { path, mode: 0o644, data: Buffer.from(text) }, spec);
+    document('work/input.json', spec.input);
+    document('work/event.json', spec.event);
+    for (const file of spec.files) putFile(root, file, spec);
     root.seal();
     const { id, uid, gid, quota, merged, policy, variables } = spec;
     const frame = { id, uid, gid, quota, merged, policy, rootId: root.id };
     const execution = new ExecutionTree(volume, frame, runtime, root, variables);
     execution.documents.start(volume);
-    volume.root.add(id, root);
     return execution;
   }
 
@@ -210,5 +211,3 @@ export interface RestoredTree {
   /** What requests were answered, by the kernel's number for them. */
   readonly answers: ReadonlyMap<bigint, Uint8Array | undefined>;
 }
-
-const ROOT = { uid: 0, gid: 0 };

@@ -44,7 +44,10 @@ export const RunRequest = z.strictObject({
       .string()
       .regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'use letters, digits and "_" for an environment variable')
       .refine((name) => !RESERVED_ENV.test(name), 'this variable is set by the bridge'),
-    z.string().max(65_536),
+    z
+      .string()
+      .max(65_536)
+      .refine((value) => !value.includes('\0'), 'an environment variable cannot hold a NUL'),
   ),
   timeoutMs: z.int().min(1).max(RUN_MS_MAX),
   memoryBytes: z.int().min(6 * 1024 * 1024, 'Docker needs at least 6m of memory'),
@@ -85,7 +88,7 @@ export type RunResult = z.infer<typeof RunResult>;
  * How trees and runs are noted for the process that takes over: another number for every change that an older, or a newer,
  * program would not understand.
  */
-export const JOURNAL_FORMAT = 1;
+export const JOURNAL_FORMAT = 2;
 
 export const MountdStatus = z.strictObject({
   software: z.string(),
@@ -106,6 +109,8 @@ export const MountdStatus = z.strictObject({
       runtime: Runtime,
       startedAt: z.int(),
       script: z.string(),
+      /** Docker's name for it, once it is known. */
+      container: z.string().optional(),
     }),
   ),
 });

@@ -12,12 +12,17 @@ import { IssuedCertificates } from './issued-certificates.js';
 /** Used when neither --state nor CRONIUM_STATE says otherwise. */
 export const STATE_DIRECTORY = '/var/lib/cronium';
 
+/** Containers that wait for a script, at most: each takes some memory and a place among the machine's processes. */
+export const WARM_MAX = 100;
+
 const Settings = z.strictObject({
   listen: z.strictObject({ host: z.string(), port: z.int().min(0).max(65535) }),
   /** Prints the master key; without it the key is in a file of ours. */
   masterKeyCommand: z.string().optional(),
   /** Where the Docker engine listens, when that is not the usual place. */
   dockerSocket: z.string().optional(),
+  /** How many containers wait for the next script. */
+  warm: z.int().min(0).max(WARM_MAX).optional(),
   /** What differs from the default rates: docs/operations.md. */
   rates: RateSettings.optional(),
 });

@@ -1,7 +1,7 @@
 import { DRIVERS, DriverName, type MountdStatus } from '#bridge/wire/control.js';
 import { asBridgeError } from '#bridge/wire/errors.js';
 import { Installation } from '#server/admin/installation.js';
-import { State } from '#server/admin/state.js';
+import { State, WARM_MAX } from '#server/admin/state.js';
 import { atMost, COMMON, command, type Io, Misuse } from './command.js';
 
 const installation = (state: string | undefined, { env }: Io) =>
@@ -11,7 +11,7 @@ export const up = command({
   name: 'up',
   summary: 'Start server and mountd on this machine',
   usage:
-    'cronium up [--state DIR] [--listen HOST:PORT] [--driver NAME] [--master-key-command COMMAND] [--damaged] [--log-level LEVEL] [--json]',
+    'cronium up [--state DIR] [--listen HOST:PORT] [--driver NAME] [--warm COUNT] [--master-key-command COMMAND] [--damaged] [--log-level LEVEL] [--json]',
   help: [
     'The first start creates a certificate authority, the certificates of server, host and operator, the',
     'encryption keys and the database, all in the state directory. Starting twice is fine.',
@@ -20,6 +20,8 @@ export const up = command({
     '  --listen HOST:PORT   where the server listens (default 127.0.0.1 and a free port, kept from then on)',
     '  --driver NAME        kernel (default), or fuse-native where that cannot be used: slower, no shared mappings,',
     '                       and a script that waits for the server cannot be killed; docs/drivers.md has the rest',
+    '  --warm COUNT         containers that are started before a script asks for them (default 2, 0 for none; kept from',
+    '                       then on): they are of the kinds that were run last, and each serves one script',
     '  --master-key-command COMMAND  prints the key that wraps all others, 32 bytes in base64url, instead of the file',
     '                       STATE/server/master.key; kept from then on',
     '  --damaged            serve a store that is damaged, for reading only: to save what is left',
@@ -32,6 +34,7 @@ export const up = command({
     listen: { type: 'string' },
     driver: { type: 'string', default: 'kernel' },
     'log-level': { type: 'string', default: 'info' },
+    warm: { type: 'string' },
     'master-key-command': { type: 'string' },
     damaged: { type: 'boolean', default: false },
   },
@@ -42,13 +45,22 @@ export const up = command({
     const driver = DriverName.safeParse(values.driver);
     if (!driver.success)
       throw new Misuse(`--driver ${values.driver}: there are ${DRIVERS.join(' and ')}`);
+    const warm = values.warm === undefined ? undefined : Number(values.warm);
+    if (warm !== undefined && !(Number.isInteger(warm) && warm >= 0 && warm <= WARM_MAX))
+      throw new Misuse(`--warm ${values.warm}: write a number from 0 to ${WARM_MAX}`);
+    const isLate = warm !== undefined && target.mountd.pid !== undefined;
     const started = await target.up({
       listen: values.listen === undefined ? undefined : address(values.listen),
       logLevel: level,
       driver: driver.data,
+      warm,
       masterKeyCommand: values['master-key-command'],
       damaged: values.damaged,
     });
+    if (isLate)
+      io.err(
+        'mountd runs already; --warm takes effect after: cronium down && cronium up --warm COUNT',
+      );
     const { host, port } = target.state.settings().listen;
     if (values.json)
       io.out(`${JSON.stringify({ started, host, port, state: target.state.directory })}\n`);
