@@ -122,7 +122,9 @@ export class Executions implements AsyncDisposable {
       nonce: this.#nonce++,
     };
     const until = AbortSignal.any([signal, this.#closing.signal]);
-    return await this.#tracked(this.#owned({ record, isResumed: false }, listener, until));
+    return await this.#told((tell) =>
+      this.#owned({ record, isResumed: false, tell }, listener, until),
+    );
   }
 
   /** Goes on with what ran when an earlier process died. Whoever asked for it is to ask again. */
@@ -131,7 +133,9 @@ export class Executions implements AsyncDisposable {
     for (const record of records) {
       const listener = new AwaitedListener();
       const until = AbortSignal.any([listener.signal, this.#closing.signal]);
-      const result = this.#tracked(this.#owned({ record, isResumed: true }, listener, until));
+      const result = this.#told((tell) =>
+        this.#owned({ record, isResumed: true, tell }, listener, until),
+      );
       this.#awaited.set(record.executionId, { listener, result });
       log.info({ execution: record.executionId }, 'execution goes on');
       const forget = () => {
@@ -142,13 +146,13 @@ export class Executions implements AsyncDisposable {
     }
   }
 
-  async #tracked(run: Promise<RunResult>): Promise<RunResult> {
-    this.#runs.add(run);
-    try {
-      return await run;
-    } finally {
-      this.#runs.delete(run);
-    }
+  /** Resolves with the result as soon as it is known; what is left of the run goes after that. */
+  async #told(start: (tell: Run['tell']) => Promise<RunResult>): Promise<RunResult> {
+    return await new Promise((resolve, reject) => {
+      const gone = start(resolve);
+      this.#runs.add(gone);
+      gone.then(resolve, reject).finally(() => this.#runs.delete(gone));
+    });
   }
 
   /** Stops every script and waits until nothing of them is left. */
@@ -158,13 +162,13 @@ export class Executions implements AsyncDisposable {
   }
 
   async #owned(
-    { record, isResumed }: Pick<Run, 'record' | 'isResumed'>,
+    { record, isResumed, tell }: Pick<Run, 'record' | 'isResumed' | 'tell'>,
     listener: RunListener,
     signal: AbortSignal,
   ): Promise<RunResult> {
     const { records } = this.#options;
     const { executionId } = record;
-    const run: Run = { executionId, record, isResumed, unknown: undefined };
+    const run: Run = { executionId, record, isResumed, tell, unknown: undefined };
     this.#ours.add(executionId);
     this.#places.add(placeOf(record));
     try {
@@ -223,7 +227,10 @@ export class Executions implements AsyncDisposable {
     const shown = { executionId, runtime, startedAt, script };
     this.#running.set(executionId, shown);
     try {
-      await using waiting = isResumed ? undefined : warm.take({ imageId, memoryBytes, cpus });
+      const kind = { imageId, memoryBytes, cpus };
+      await using waiting = isResumed ? undefined : warm.take(kind);
+      // Starting another one takes from what this one has of the machine: it shall not begin with that.
+      using _ahead = isResumed ? undefined : after(AHEAD_MS, () => warm.used(kind));
       if (waiting !== undefined) this.#settle(record, waiting.place);
       const launch = this.#launchOf(record);
       const files = waiting === undefined ? coldLaunch(launch).files : warmFiles(launch);
@@ -275,7 +282,9 @@ export class Executions implements AsyncDisposable {
       void container[Symbol.asyncDispose](); // takes its time, while the server does
       await recordEnd(run, channel, ended, outcome, warnings);
       log.info({ status, exitCode: code, ms: ended.finishedAt - startedAt }, 'execution finished');
-      return resultOf(executionId, ended, outcome, warnings, isSecret);
+      const told = resultOf(executionId, ended, outcome, warnings, isSecret);
+      run.tell(told);
+      return told;
     } catch (error) {
       const { message } = asBridgeError(error);
       log.warn({ reason: message }, 'execution could not be run');
@@ -451,6 +460,8 @@ interface Run {
   readonly record: RunRecord;
   /** An earlier process has begun it. */
   readonly isResumed: boolean;
+  /** Whoever asked for it need not wait until its container has been removed. */
+  readonly tell: (result: RunResult) => void;
   /** What became of it, while nobody knows whether the server knows; undefined: the server has told us that it does. */
   unknown: string | undefined;
 }
@@ -465,10 +476,29 @@ const NOTHING: Received = { stdout: 0, stderr: 0 };
 /** For whoever asks again late. */
 const RESULT_KEPT_MS = 60_000;
 
+/** A script that takes longer than this shares the machine with the start of the next one's container. */
+const AHEAD_MS = 1_000;
+
 /** For an answer to reach the command. */
 const TOLD_MS = 5_000;
 
 const INTERRUPTED = 'mountd was interrupted before it was known how it ended';
+
+/** Calls `action` once: after `ms`, or when it is disposed of, whichever is first. */
+function after(ms: number, action: () => void): Disposable {
+  let isDone = false;
+  const once = () => {
+    if (!isDone) action();
+    isDone = true;
+  };
+  const timer = setTimeout(once, ms);
+  return {
+    [Symbol.dispose]: () => {
+      clearTimeout(timer);
+      once();
+    },
+  };
+}
 
 /** Again and again while the server is away and the run has time left. @throws what `create` throws */
 async function untilTime<T>(

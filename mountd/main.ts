@@ -212,6 +212,7 @@ async function serve({ takeOver }: Go): Promise<number> {
       mount: config.mountPoint,
       driver: config.driver,
       link: link.status,
+      waiting: warm.count,
       executions: runs.running,
     }),
   });

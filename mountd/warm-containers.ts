@@ -104,12 +104,16 @@ export class WarmContainers implements AsyncDisposable {
     return this.#waiting.length;
   }
 
-  /** Takes one of this kind, if one waits; and sees to it that one does when the next run asks. */
+  /** Takes one of this kind, if one waits. */
   take(kind: ContainerKind): WarmContainer | undefined {
-    const { most, idleMs = IDLE_MS } = this.#options;
-    if (most === 0 || this.#isClosed) return undefined;
     const at = this.#waiting.findIndex((one) => isSame(one.kind, kind));
-    const [taken] = at < 0 ? [] : this.#waiting.splice(at, 1);
+    return at < 0 ? undefined : this.#waiting.splice(at, 1)[0];
+  }
+
+  /** One of this kind has been run: one waits when the next run asks. */
+  used(kind: ContainerKind): void {
+    const { most, idleMs = IDLE_MS } = this.#options;
+    if (most === 0 || this.#isClosed) return;
     this.#recent = [kind, ...this.#recent].slice(0, most);
     clearTimeout(this.#idle);
     this.#idle = setTimeout(() => {
@@ -117,7 +121,6 @@ export class WarmContainers implements AsyncDisposable {
       this.#fill();
     }, idleMs).unref();
     this.#fill();
-    return taken;
   }
 
   /** Removes all that wait. */

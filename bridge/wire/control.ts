@@ -103,6 +103,8 @@ export const MountdStatus = z.strictObject({
     since: z.int(),
     problem: z.string().optional(),
   }),
+  /** Containers that wait for a script. */
+  waiting: z.int().optional(),
   executions: z.array(
     z.strictObject({
       executionId: ExecutionId,

@@ -42,10 +42,13 @@ const interrupted = new AbortController();
 process.once('SIGINT', () => interrupted.abort());
 process.once('SIGTERM', () => interrupted.abort());
 
-process.exitCode = await dispatch(COMMANDS, process.argv.slice(2), {
+// No await at the top: bin/cronium loads this as one script.
+void dispatch(COMMANDS, process.argv.slice(2), {
   out: (text) => process.stdout.write(text),
   err: (text) => process.stderr.write(`${text.trimEnd()}\n`),
   stdin: async () => await buffer(process.stdin),
   env: process.env,
   signal: interrupted.signal,
+}).then((code) => {
+  process.exitCode = code;
 });

@@ -3,7 +3,6 @@ import { open } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { BridgeError, errnoCode } from '#bridge/wire/errors.js';
 import { Installation } from '#server/admin/installation.js';
-import { restoreStore, verifyStore } from '#server/admin/offline-store.js';
 import { State } from '#server/admin/state.js';
 import { atMost, COMMON, command, type Io, Misuse } from './command.js';
 import { namespaceOf } from './values.js';
@@ -11,6 +10,9 @@ import { namespaceOf } from './values.js';
 const MIB = 1024 * 1024;
 /** How often a rotation is asked how far it is. */
 const POLL_MS = 300;
+
+/** The database's programs take longer to load than most commands to run. */
+const offline = async () => await import('#server/admin/offline-store.js');
 
 const installation = (state: string | undefined, { env }: Io) =>
   new Installation(State.of(state, env));
@@ -32,7 +34,9 @@ const storeVerify = command({
     io.err('reading every record ...');
     const report =
       target.server.pid === undefined
-        ? await verifyStore(target.state, (records) => io.err(`  ${records} records`))
+        ? await (await offline()).verifyStore(target.state, (records) =>
+            io.err(`  ${records} records`),
+          )
         : await verifyRunning(target);
     if (values.json) io.out(`${JSON.stringify(report)}\n`);
     else if (report.problems.length === 0)
@@ -140,6 +144,7 @@ const storeRestore = command({
     const target = installation(values.state, io);
     if (target.server.pid !== undefined)
       throw new BridgeError('busy', 'the server runs; stop it first with: cronium down');
+    const { restoreStore } = await offline();
     const restored = await restoreStore(target.state, createReadStream(file), (records) =>
       io.err(`  ${records} records`),
     );

@@ -3,7 +3,7 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { BridgeError, type Code } from '#bridge/wire/errors.js';
 
-const PROGRAM = fileURLToPath(new URL('./check-main.js', import.meta.url));
+const PROGRAM = fileURLToPath(new URL('../store/check-main.js', import.meta.url));
 
 /** What a full check found. */
 export interface StoreReport {
