@@ -7,6 +7,7 @@ import type { RunHost, Runtime } from '#bridge/client/runtime.js';
 import type { Outcome } from '#bridge/vfs/documents.js';
 import type { TreeFile } from '#bridge/vfs/waiting-tree.js';
 import {
+  LOG_BYTES_MAX,
   type MountdStatus,
   RUN_OVERHEAD_MS,
   type RunRequest,
@@ -32,7 +33,9 @@ import {
   LOST,
   Lost,
   lostSentence,
+  NO_ROOM,
   resultOf,
+  tooMuchPrinted,
   UNKNOWN,
   unrecorded,
 } from './run-result.js';
@@ -190,7 +193,7 @@ export class Executions implements AsyncDisposable {
     const { executionId, record, isResumed } = run;
     const { link, mount, containers, warm } = this.#options;
     const { runtime, exact, user, org, timeoutMs, profile, readOnly } = record.request;
-    const { memoryBytes, cpus } = record.request;
+    const { memoryBytes, cpus, logBytesMax = LOG_BYTES_MAX } = record.request;
     const image = record.request.image ?? LAUNCH[runtime].image;
     const imageId = isResumed ? image : await containers.imageId(image);
 
@@ -245,7 +248,13 @@ export class Executions implements AsyncDisposable {
       const leftMs = timeoutMs - (Date.now() - startedAt);
       let followed: Followed;
       try {
-        followed = await follow(container, { timeoutMs: leftMs, onLog, signal, cancelled });
+        followed = await follow(container, {
+          timeoutMs: leftMs,
+          onLog,
+          logBytesMax,
+          signal,
+          cancelled,
+        });
       } catch (error) {
         if (!(error instanceof ContainerLost)) throw error;
         printed.end();
@@ -260,8 +269,11 @@ export class Executions implements AsyncDisposable {
         return resultOf(executionId, ended, lost, warnings, (key) => printed.isSecret(key));
       }
       printed.end();
-      const status = statusOf(followed, exact && followed.stderrSeen);
-      const outcome = await tree.finish(status === 'succeeded');
+      const failed = exact && followed.stderrSeen;
+      const hasSucceeded = statusOf(followed, { failed, wasFull: false }) === 'succeeded';
+      const outcome = await tree.finish(hasSucceeded);
+      const { wasFull } = outcome;
+      const status = statusOf(followed, { failed, wasFull });
       printed.end(); // of warnings that came with it
       const { code } = followed.exit;
       const ended: Ended = {
@@ -275,6 +287,8 @@ export class Executions implements AsyncDisposable {
       if (followed.stopped && cancelled.aborted) warnings.push(cancellation(cancelled.reason));
       if (printed.warning !== undefined) warnings.push(printed.warning);
       if (followed.wasCut) warnings.push(CUT);
+      if (followed.isOverLogLimit) warnings.push(tooMuchPrinted(logBytesMax));
+      if (wasFull) warnings.push(NO_ROOM);
       const isSecret = (key: string) => printed.isSecret(key);
       const finish = finishOf(ended, outcome, warnings);
       const result = resultOf(executionId, ended, outcome, warnings, isSecret);
@@ -283,6 +297,7 @@ export class Executions implements AsyncDisposable {
       await recordEnd(run, channel, ended, outcome, warnings);
       log.info({ status, exitCode: code, ms: ended.finishedAt - startedAt }, 'execution finished');
       const told = resultOf(executionId, ended, outcome, warnings, isSecret);
+      this.#running.delete(executionId);
       run.tell(told);
       return told;
     } catch (error) {

@@ -25,12 +25,19 @@ export const LOST = { status: 'lost', exitCode: null, signal: null } as const;
 export const CUT =
   'Warning: the connection with Docker was cut; some of what the script printed may be missing';
 
+export const NO_ROOM =
+  "Warning: a write was refused for want of room: the execution's files were at their limit, or the host's disk was full";
+
+export const tooMuchPrinted = (bytes: number): string =>
+  `Warning: the script printed more than ${bytes} bytes and was stopped; cronium run --log-limit allows more`;
+
 export const UNKNOWN: Outcome = {
   output: null,
   rawOutput: null,
   condition: null,
   variables: { set: [], deleted: [] },
   warnings: [],
+  wasFull: false,
 };
 
 export const lostSentence = (reason: string): string =>

@@ -14,6 +14,28 @@ const EXIT_NEWS_MS = 10_000;
 /** The longest that setTimeout takes. */
 const NEVER_MS = 2 ** 31 - 1;
 
+/** A script that prints faster waits, as for a slow reader: passing it on takes the processor from others. */
+const LOG_BYTES_PER_S = 32 * 1024 * 1024;
+
+/** Keeps a flow of bytes below a rate, with a second's worth at once. */
+class Pace {
+  readonly #perSecond: number;
+  /** performance.now() at which what has passed so far will have been allowed. */
+  #until = 0;
+
+  constructor(perSecond: number) {
+    this.#perSecond = perSecond;
+  }
+
+  /** Waits when too much has passed with these bytes; not longer than until `signal`. */
+  async after(bytes: number, signal: AbortSignal): Promise<void> {
+    const now = performance.now();
+    this.#until = Math.max(this.#until, now) + (bytes / this.#perSecond) * 1000;
+    const earlyMs = this.#until - now - 1000;
+    if (earlyMs > 0) await sleep(earlyMs, undefined, { signal }).catch(() => {});
+  }
+}
+
 /** How a script's container went. */
 export interface Followed {
   readonly exit: Exit;
@@ -22,6 +44,8 @@ export interface Followed {
   readonly wasCut: boolean;
   readonly timedOut: boolean;
   readonly stopped: boolean;
+  /** It printed more than it may, and was stopped. */
+  readonly isOverLogLimit: boolean;
   /** Milliseconds since the epoch. */
   readonly endedAt: number;
 }
@@ -30,6 +54,8 @@ export interface FollowOptions {
   /** What is left; negative when it is over. */
   readonly timeoutMs: number;
   readonly onLog: (log: Log) => Promise<void>;
+  /** What it may print; the rest is dropped. */
+  readonly logBytesMax: number;
   /** Whoever asked for the run has gone, or we stop: the script is stopped, and nobody hears its output. */
   readonly signal: AbortSignal;
   /** Somebody else wants it stopped: its output goes on to be heard. */
@@ -42,7 +68,7 @@ export interface FollowOptions {
  */
 export async function follow(
   container: RunningContainer,
-  { timeoutMs, onLog, signal, cancelled }: FollowOptions,
+  { timeoutMs, onLog, logBytesMax, signal, cancelled }: FollowOptions,
 ): Promise<Followed> {
   let timedOut = false;
   let stopped = false;
@@ -78,11 +104,22 @@ export async function follow(
   }
 
   let stderrSeen = false;
+  let leftBytes = logBytesMax;
+  let isOverLogLimit = false;
+  const pace = new Pace(LOG_BYTES_PER_S);
   const drained = (async () => {
-    for await (const { stream, data } of container.logs) {
+    for await (const { stream, data: all } of container.logs) {
       stderrSeen ||= stream === 'stderr';
+      const data = all.subarray(0, leftBytes);
+      leftBytes -= data.byteLength;
+      if (data.byteLength < all.byteLength && !isOverLogLimit) {
+        isOverLogLimit = true;
+        stop();
+      }
       // Once nobody listens the rest is read and dropped: a full pipe would keep the container from ending.
-      if (!signal.aborted) await onLog({ stream, data }).catch(() => {});
+      if (signal.aborted || data.byteLength === 0) continue;
+      await onLog({ stream, data }).catch(() => {});
+      await pace.after(data.byteLength, signal);
     }
   })();
   let wasCut = false;
@@ -94,7 +131,7 @@ export async function follow(
     const endedAt = endedBefore ?? Date.now();
     await Promise.race([heard, sleep(LOG_DRAIN_MS, undefined, { ref: false })]);
     await stopping;
-    return { exit, stderrSeen, wasCut, timedOut, stopped, endedAt };
+    return { exit, stderrSeen, wasCut, timedOut, stopped, isOverLogLimit, endedAt };
   } finally {
     clearTimeout(timer);
     for (const one of [signal, cancelled]) one.removeEventListener('abort', onAbort);
@@ -104,12 +141,16 @@ export async function follow(
 const NO_NEWS = 'Docker does not say how its container ended';
 
 /** What the execution is called to have done. `failed`: it counts as failed whatever its exit code. */
-export function statusOf({ exit, timedOut, stopped }: Followed, failed: boolean): Status {
+export function statusOf(
+  { exit, timedOut, stopped, isOverLogLimit }: Followed,
+  { failed, wasFull }: { failed: boolean; wasFull: boolean },
+): Status {
   const { code, oomKilled } = exit;
   if (oomKilled) return 'oom';
   if (timedOut) return 'timed-out';
-  if (stopped || signalOf(code) === 'SIGKILL') return 'killed';
-  return code === 0 && !failed ? 'succeeded' : 'failed';
+  if (stopped || isOverLogLimit || signalOf(code) === 'SIGKILL') return 'killed';
+  if (code === 0 && !failed) return 'succeeded';
+  return wasFull ? 'disk-full' : 'failed';
 }
 
 /** A shell's convention, which docker-init follows: 128 + the signal that ended the process. */

@@ -86,7 +86,8 @@ export class WarmContainers implements AsyncDisposable {
   /** Of the last runs, the newest first. */
   #recent: ContainerKind[] = [];
   #starting: string | undefined;
-  #filling: Promise<void> | undefined;
+  #isFilling = false;
+  #filled = Promise.resolve();
   #isClosed = false;
   #idle: NodeJS.Timeout | undefined;
 
@@ -127,24 +128,26 @@ export class WarmContainers implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isClosed = true;
     clearTimeout(this.#idle);
-    await this.#filling;
+    await this.#filled;
     await Promise.all(this.#waiting.splice(0).map(async (one) => await one[Symbol.asyncDispose]()));
   }
 
   /** One after another: runs that start now have the machine first. */
   #fill(): void {
-    this.#filling ??= this.#fillAll().finally(() => {
-      this.#filling = undefined;
-    });
+    if (this.#isFilling) return;
+    this.#isFilling = true;
+    this.#filled = this.#fillAll();
   }
 
   async #fillAll(): Promise<void> {
     const { log } = this.#options;
     for (;;) {
-      if (this.#isClosed) return;
       for (const one of this.#superfluous()) await one[Symbol.asyncDispose]();
       const kind = this.#missing();
-      if (kind === undefined || this.#isClosed) return;
+      if (kind === undefined || this.#isClosed) {
+        this.#isFilling = false;
+        return;
+      }
       try {
         this.#waiting.push(await this.#start(kind));
       } catch (error) {

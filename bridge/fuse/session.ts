@@ -1,5 +1,5 @@
 import { constants } from 'node:os';
-import { EINTR as INTERRUPTED } from '#bridge/vfs/fs-error.js';
+import { ENOSPC, EINTR as INTERRUPTED } from '#bridge/vfs/fs-error.js';
 import { uniqueOf } from '#bridge/vfs/journal.js';
 import { fateOf } from '#bridge/vfs/process-family.js';
 import type { Volume } from '#bridge/vfs/volume.js';
@@ -241,7 +241,7 @@ export class FuseSession implements Driver {
           return;
         }
       } catch (error) {
-        reply.fail(this.#errno(error, opcode));
+        reply.fail(this.#errno(error, opcode, request.node));
       }
     }
     reply.end();
@@ -287,7 +287,8 @@ export class FuseSession implements Driver {
     };
     later.then(
       (finish) => settle(finish),
-      (error: unknown) => settle((reply) => reply.fail(this.#errno(error, waiting.opcode))),
+      (error: unknown) =>
+        settle((reply) => reply.fail(this.#errno(error, waiting.opcode, waiting.node))),
     );
   }
 
@@ -400,8 +401,10 @@ export class FuseSession implements Driver {
     this.#started();
   }
 
-  #errno(error: unknown, opcode: number): number {
-    return errnoFor(error, nameOf(opcode), this.#log);
+  #errno(error: unknown, opcode: number, node: number): number {
+    const errno = errnoFor(error, nameOf(opcode), this.#log);
+    if (errno === ENOSPC.errno) this.#volume.inodes.get(node)?.tree.roomRefused();
+    return errno;
   }
 
   #send(): void {

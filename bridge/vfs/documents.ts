@@ -38,6 +38,8 @@ export interface Outcome {
     readonly deleted: readonly string[];
   };
   readonly warnings: readonly string[];
+  /** Room was refused to the script, at least once. */
+  readonly wasFull: boolean;
 }
 
 /** What is already there when documents are restored. */
@@ -201,6 +203,7 @@ export class Documents {
       condition: this.#condition.value,
       variables: this.#variables.outcome,
       warnings: [...this.#warnings],
+      wasFull: this.#root.tree.wasFull,
     };
   }
 

@@ -7,7 +7,7 @@ import { answersIn, Journal } from './journal.js';
 import { JournalDamaged, type JournalRecord, readJournal } from './journal-file.js';
 import { RegularFile } from './regular-file.js';
 import { type LinkState, StateFiles } from './state-files.js';
-import { type Quota, Tree } from './tree.js';
+import { FULL_RECORD, type Quota, Tree } from './tree.js';
 import { entryRecord, inodeRecord, xattrRecord } from './tree-records.js';
 import { restoreInodes } from './tree-restore.js';
 import type { Volume } from './volume.js';
@@ -144,6 +144,7 @@ export class ExecutionTree implements AsyncDisposable {
       volume.inodes.next = frame.rootId;
       const root = new ExecutionDirectory(tree, frame, volume.root);
       const inodes = restoreInodes(tree, root, records);
+      if (records.some(([kind]) => kind === FULL_RECORD[0])) tree.roomRefused();
       root.seal();
       const execution = new ExecutionTree(volume, frame, runtime, root, []);
       execution.documents.restore(records, {
@@ -188,6 +189,7 @@ export class ExecutionTree implements AsyncDisposable {
   *#records(): Iterable<string> {
     const { tree } = this.#root;
     yield JSON.stringify(['T', this.#frame]);
+    if (tree.wasFull) yield JSON.stringify(FULL_RECORD);
     for (const inode of tree.members) {
       yield inodeRecord(inode);
       if (inode.xattrs !== undefined) yield xattrRecord(inode);

@@ -49,6 +49,9 @@ export interface Quota {
   readonly devices?: boolean;
 }
 
+/** In a journal: room was refused. */
+export const FULL_RECORD = ['q'] as const;
+
 /**
  * Backing files one tree may have open: a script that opens thousands must not use up the descriptors of everybody. I/O is
  * positional, so closing one that is in use costs no more than opening it again.
@@ -67,6 +70,7 @@ export class Tree {
   #bytes = 0;
   #names = 0;
   #isGone = false;
+  #wasFull = false;
   /** Of what a process that takes over must know; undefined where none ever does. */
   journal: Journal | undefined;
 
@@ -93,6 +97,17 @@ export class Tree {
 
   get inodeCount(): number {
     return this.#members.size;
+  }
+
+  /** Somebody was refused room: by the quota, or because the host's disk is full. */
+  get wasFull(): boolean {
+    return this.#wasFull;
+  }
+
+  roomRefused(): void {
+    if (this.#wasFull) return;
+    this.#wasFull = true;
+    this.journal?.note(FULL_RECORD);
   }
 
   get bytes(): number {

@@ -25,6 +25,9 @@ const Bytes = z.custom<Uint8Array>((value) => value instanceof Uint8Array, 'expe
 const RESERVED_ENV =
   /^(PATH|HOSTNAME|TINI_.*|HOME|LANG|TZ|TMPDIR|BASH_ENV|PYTHONPATH|NODE_OPTIONS|LD_.*)$/;
 
+/** What a script may print unless its run says otherwise: more is a loop that nobody reads. */
+export const LOG_BYTES_MAX = 1024 ** 3;
+
 export const RunRequest = z.strictObject({
   /** Chosen by whoever asks: asked for again, after mountd's serving process has died, it is the same run. */
   executionId: ExecutionId.optional(),
@@ -52,6 +55,8 @@ export const RunRequest = z.strictObject({
   timeoutMs: z.int().min(1).max(RUN_MS_MAX),
   memoryBytes: z.int().min(6 * 1024 * 1024, 'Docker needs at least 6m of memory'),
   cpus: z.number().min(0.01).max(1024),
+  /** What the script may print, on both streams together; default LOG_BYTES_MAX. */
+  logBytesMax: z.int().min(1).optional(),
   commit: z.enum(['live', 'on-success']),
   exact: z.boolean(),
   /** A close(2) of what is no valid document fails. */

@@ -63,7 +63,7 @@ interface Run {
 /** Scripts at work in containers while faults come down on the server, mountd and the link between them, and the account afterwards. */
 export async function chaos(random: Random, options: ChaosOptions): Promise<ChaosReport> {
   const { seconds, weights = FAULTS, watch, say = () => {}, signal } = options;
-  await using cronium = await TestInstallation.up();
+  await using cronium = await TestInstallation.up(undefined, '--warm', '2');
   await using proxy = await LinkProxy.open(cronium.installation.state.settings().listen.port);
   await linkThrough(cronium, proxy);
   for (const key of [SHARED_COUNT, ...WORKERS.map(({ name }) => countOf(name))])

@@ -114,6 +114,38 @@ void t.test(
         2,
         /memoryBytes: Docker needs at least 6m/,
       ],
+      [
+        'a negative time',
+        ['run', '--timeout', '-5s', hello],
+        2,
+        /--timeout -5s: write a time like 30s/,
+      ],
+      ['no time', ['run', '--timeout', '0', hello], 2, /--timeout 0: write a time like 30s/],
+      [
+        'fewer than no processors',
+        ['run', '--cpus', '-1', hello],
+        2,
+        /--cpus -1: write a number like 1 or 0.5/,
+      ],
+      [
+        'more processors than there are',
+        ['run', '--cpus', '999', hello],
+        1,
+        /Docker: .*only \d+ CPUs available/,
+      ],
+      ['more processors than any machine has', ['run', '--cpus', '1e9', hello], 2, /cpus: .*1024/],
+      [
+        'memory without a number',
+        ['run', '--memory', 'plenty', hello],
+        2,
+        /--memory plenty: write a size like 256m or 1g/,
+      ],
+      [
+        'nothing may be printed',
+        ['run', '--log-limit', '0', hello],
+        2,
+        /--log-limit 0: write a size like 256m or 1g/,
+      ],
       ['no processor', ['run', '--cpus', '0', hello], 2, /--cpus 0: write a number/],
       [
         'a user id with a slash',

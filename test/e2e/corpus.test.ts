@@ -52,7 +52,7 @@ void t.test(
   'the corpus: what a legacy script did in a plain directory, it does on the mount',
   options,
   async (t) => {
-    await using cronium = await TestInstallation.up();
+    await using cronium = await TestInstallation.up(undefined, '--warm', '2');
     const docker = new Docker({ socketPath: '/var/run/docker.sock' });
     using server = await cronium.installation.operator();
     t.jobs = PARALLEL;

@@ -204,6 +204,15 @@ void t.test('what a script may not ask the kernel', options, async (t) => {
     await inspected;
   });
 
+  await t.test('the checks of docker-bench-security on containers', async (t) => {
+    const running = cronium.run('sh', 'sleep 3');
+    const { Id } = await cronium.runningContainer();
+    const about = await docker.getContainer(Id).inspect();
+    const { Processes } = (await docker.getContainer(Id).top()) as { Processes: string[][] };
+    for (const [check, passes] of benchChecks(about, Processes)) t.ok(passes, check);
+    await running;
+  });
+
   await t.test('what tells of the machine is not to be read', async (t) => {
     const run = await cronium.run(
       'sh',
@@ -225,6 +234,69 @@ find / -xdev -type d -perm -2 ! -path '/proc/*' 2> /dev/null`,
     );
   });
 });
+
+/** Of a host, nothing may be there that a container could write to. */
+const HOST_DIRECTORIES = [
+  '/',
+  '/boot',
+  '/dev',
+  '/etc',
+  '/lib',
+  '/proc',
+  '/sys',
+  '/usr',
+  '/var/run',
+];
+
+/**
+ * Section 5 of CIS Docker Benchmark 1.6, which docker-bench-security looks at, by number. Left out: 5.1 and 5.2, AppArmor and
+ * SELinux, which are the host's (that neither is turned off is 5.22's business); 5.14, which is about containers that are restarted; 5.23
+ * and 5.24, which are about how operators call docker exec; 5.27, a health check: a script is over before one is due.
+ */
+function benchChecks(
+  { HostConfig: host, Config: config, Mounts, NetworkSettings }: Docker.ContainerInspectInfo,
+  processes: readonly (readonly string[])[],
+): [check: string, passes: boolean][] {
+  const options = host.SecurityOpt ?? [];
+  const isOff = (option: string) => options.some((one) => one.startsWith(option));
+  return [
+    ['5.3 no capabilities are added', (host.CapAdd ?? []).length === 0],
+    ['5.4 it is not privileged', host.Privileged === false],
+    [
+      '5.5 no sensitive directory of the host is mounted',
+      Mounts.every(({ Source }) => !HOST_DIRECTORIES.includes(Source.replace(/\/$/, '') || '/')),
+    ],
+    ['5.6 no sshd runs in it', processes.every((words) => !words.join(' ').includes('sshd'))],
+    ['5.7, 5.8, 5.13 no port is published', Object.keys(NetworkSettings.Ports ?? {}).length === 0],
+    ['5.9 it has not the network of the host', host.NetworkMode !== 'host'],
+    ['5.10 its memory is limited', (host.Memory ?? 0) > 0],
+    ['5.11 its share of the processor is limited', (host.NanoCpus ?? 0) > 0],
+    ['5.12 its root cannot be written to', host.ReadonlyRootfs === true],
+    ['5.15 it has not the process ids of the host', host.PidMode !== 'host'],
+    ['5.16 it has not the IPC of the host', host.IpcMode !== 'host'],
+    ['5.17 no device of the host is in it', (host.Devices ?? []).length === 0],
+    ['5.18 its own ulimits are set', (host.Ulimits ?? []).length > 0],
+    [
+      '5.19 no mount is shared with the host',
+      Mounts.every(({ Propagation }) => Propagation !== 'shared'),
+    ],
+    ['5.20 it has not the UTS namespace of the host', host.UTSMode !== 'host'],
+    [
+      '5.21, 5.22 no profile is turned off',
+      !isOff('seccomp=unconfined') && !isOff('apparmor=unconfined') && !isOff('label=disable'),
+    ],
+    ['5.25 it is in the usual cgroup', (host.CgroupParent ?? '') === ''],
+    ['5.26 it cannot get new privileges', isOff('no-new-privileges')],
+    ['5.29 its processes are limited', (host.PidsLimit ?? 0) > 0],
+    ['5.30 it is not on docker0', !['default', 'bridge'].includes(host.NetworkMode ?? '')],
+    ['5.31 it has not the user namespace of the host', host.UsernsMode !== 'host'],
+    [
+      '5.32 the Docker socket is not in it',
+      Mounts.every(({ Source }) => !Source.endsWith('docker.sock')),
+    ],
+    ['4.1 its user is not root', !/^(0|root)?(:|$)/.test(config.User)],
+  ];
+}
 
 /** What the probe prints without the profile. */
 async function unconfined(): Promise<string> {

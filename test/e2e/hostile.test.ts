@@ -2,7 +2,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { neighbour, type Program, programs } from '#test/corpus-hostile/programs.js';
 import { isClean } from '#test/support/clean.js';
-import { finished, type RunJson, TestInstallation } from '#test/support/installation.js';
+import {
+  eventually,
+  finished,
+  type RunJson,
+  TestInstallation,
+} from '#test/support/installation.js';
 import { needsMachine } from '#test/support/machine.js';
 
 /** Attacks at once: on two processors they disturb each other enough. */
@@ -25,7 +30,7 @@ interface Experience {
 const options = await needsMachine();
 
 void t.test('what hostile programs try comes to what they say', options, async (t) => {
-  await using cronium = await TestInstallation.up();
+  await using cronium = await TestInstallation.up(undefined, '--warm', '2');
   const all = programs();
   t.ok(all.length >= 40, `${all.length} programs`);
   const served = cronium.mountdPids.serving;
@@ -42,8 +47,13 @@ void t.test('what hostile programs try comes to what they say', options, async (
       cronium.script('py', neighbour()),
     ]),
   );
-  const { Labels } = await cronium.runningContainer();
-  const known = { NEIGHBOUR: Labels['cronium.execution'] ?? '' };
+  let known = { NEIGHBOUR: '' };
+  await eventually('the neighbour runs', async () => {
+    const [neighbour] = (await cronium.mountdStatus()).executions;
+    if (neighbour?.container === undefined) return false;
+    known = { NEIGHBOUR: neighbour.executionId };
+    return true;
+  });
   await sleep(PEACE_MS);
   await say('attacked');
 

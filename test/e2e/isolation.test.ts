@@ -42,7 +42,7 @@ void t.test('executions are limited, contained and apart', options, async (t) =>
       'sh',
       "trap '' TERM; while :; do sleep 0.1; done",
       '--timeout',
-      '500ms',
+      '3s', // until it ignores the signal it must have been started
     );
     t.match(run, { status: 'timed-out', signal: 'SIGKILL' });
   });
@@ -158,9 +158,18 @@ cat mine; ls | grep -c mine; ls /cronium | sort | tr '\\n' ' '; ls -d /cronium/.
   await t.test(
     'a container killed by someone else is a killed execution, with what it had committed',
     async (t) => {
-      const running = cronium.run('sh', 'cronium_output 1; sleep 60');
+      const running = cronium.run(
+        'sh',
+        'cronium_output 1; cronium_setVariable given yes; sleep 60',
+        '--user=given',
+      );
       const info = await cronium.runningContainer();
-      await new Promise((resolve) => setTimeout(resolve, 700));
+      const given = ['var', 'get', 'given', '--user=given'];
+      await eventually(
+        'it has given its output',
+        async () => (await cronium.cronium(given)).code === 0,
+        60_000,
+      );
 
       await new Docker({ socketPath: '/var/run/docker.sock' }).getContainer(info.Id).kill();
       t.match(await running, { status: 'killed', signal: 'SIGKILL', output: 1 });

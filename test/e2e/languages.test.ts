@@ -37,7 +37,7 @@ cronium.setCondition(true);
 const options = await needsMachine();
 
 void t.test('an unmodified legacy script does its whole job in a container', options, async (t) => {
-  await using cronium = await TestInstallation.up();
+  await using cronium = await TestInstallation.up(undefined, '--warm', '2');
 
   for (const [extension, text] of Object.entries(SCRIPTS)) {
     const run = async () =>

@@ -10,7 +10,7 @@ const options = await needsMachine();
 const CONTAINERS = 50;
 
 void t.test('the legacy contract', options, async (t) => {
-  await using cronium = await TestInstallation.up();
+  await using cronium = await TestInstallation.up(undefined, '--warm', '2');
 
   const exported = async (user: string) =>
     JSON.parse((await cronium.cronium(['var', 'export', '--user', user])).stdout) as Record<

@@ -49,7 +49,7 @@ class Machine {
     const child = cronium.spawn(['run', ...args, cronium.script('sh', script)]);
     const ended = finished(child);
     const { Labels } = await cronium.runningContainer();
-    const executionId = ExecutionId.parse(Labels['cronium.execution']);
+    const executionId = ExecutionId.parse(Labels['cronium.place']);
     await eventually(
       'the script has committed',
       async () =>

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import Docker from 'dockerode';
+import type { MountdStatus } from '#bridge/wire/control.js';
 import { Installation } from '#server/admin/installation.js';
 import { State } from '#server/admin/state.js';
 import { childrenOf } from './processes.js';
@@ -47,10 +48,17 @@ export class TestInstallation implements AsyncDisposable {
     this.#files = this.directory;
   }
 
-  /** `options`: more of `cronium up`. */
+  /** `options`: more of `cronium up`. Unless they say so no container waits: who looks for one finds the one that serves. */
   static async up(stateAt?: string, ...options: string[]): Promise<TestInstallation> {
     const installation = new TestInstallation(stateAt);
-    const { code, stderr } = await installation.cronium(['up', '--log-level', 'debug', ...options]);
+    const { code, stderr } = await installation.cronium([
+      'up',
+      '--log-level',
+      'debug',
+      '--warm',
+      '0',
+      ...options,
+    ]);
     if (code !== 0) {
       await installation[Symbol.asyncDispose]();
       throw new Error(`cronium up: ${stderr}`);
@@ -141,6 +149,21 @@ export class TestInstallation implements AsyncDisposable {
     });
     if (found === undefined) throw new Error('no container');
     return found;
+  }
+
+  /** What mountd says of itself. */
+  async mountdStatus(): Promise<MountdStatus> {
+    using mountd = await this.installation.control();
+    return await mountd.call('status', {});
+  }
+
+  /** Returns when so many containers wait for a script. */
+  async waiting(count: number): Promise<void> {
+    await eventually(
+      `${count} wait`,
+      async () => (await this.mountdStatus()).waiting === count,
+      60_000,
+    );
   }
 
   /** Mount points below the installation's directory. */

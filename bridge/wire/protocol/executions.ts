@@ -28,8 +28,19 @@ export const EventDocument = z.strictObject({
 });
 export type EventDocument = z.infer<typeof EventDocument>;
 
-/** `lost`: nobody can say how it ended, or whether the script did; what it committed is kept. */
-export const STATUSES = ['succeeded', 'failed', 'timed-out', 'killed', 'oom', 'lost'] as const;
+/**
+ * `disk-full`: it failed, and a write had been refused for want of room. `lost`: nobody can say how it ended, or whether the
+ * script did; what it committed is kept.
+ */
+export const STATUSES = [
+  'succeeded',
+  'failed',
+  'timed-out',
+  'killed',
+  'oom',
+  'disk-full',
+  'lost',
+] as const;
 export const Status = z.enum(STATUSES);
 export type Status = z.infer<typeof Status>;
 
