@@ -249,40 +249,40 @@ const HOST_DIRECTORIES = [
 ];
 
 /**
- * Section 5 of CIS Docker Benchmark 1.6, which docker-bench-security looks at, by number. Left out: 5.1 and 5.2, AppArmor and
- * SELinux, which are the host's (that neither is turned off is 5.22's business); 5.14, which is about containers that are restarted; 5.23
- * and 5.24, which are about how operators call docker exec; 5.27, a health check: a script is over before one is due.
+ * tests/5_container_runtime.sh of docker-bench-security, by its numbers. Left out: 5.1, 5.2 and 5.3, swarm, AppArmor and SELinux, which
+ * are the host's; 5.15, about containers that are restarted; 5.23, 5.24 and 5.28, about what operators type; 5.27, a health check: a
+ * script is over before one is due.
  */
 function benchChecks(
   { HostConfig: host, Config: config, Mounts, NetworkSettings }: Docker.ContainerInspectInfo,
   processes: readonly (readonly string[])[],
 ): [check: string, passes: boolean][] {
   const options = host.SecurityOpt ?? [];
-  const isOff = (option: string) => options.some((one) => one.startsWith(option));
+  const isOff = (option: string) => options.some((one: string) => one.startsWith(option));
   return [
-    ['5.3 no capabilities are added', (host.CapAdd ?? []).length === 0],
-    ['5.4 it is not privileged', host.Privileged === false],
+    ['5.4 no capabilities are added', (host.CapAdd ?? []).length === 0],
+    ['5.5 it is not privileged', host.Privileged === false],
     [
-      '5.5 no sensitive directory of the host is mounted',
+      '5.6 no sensitive directory of the host is mounted',
       Mounts.every(({ Source }) => !HOST_DIRECTORIES.includes(Source.replace(/\/$/, '') || '/')),
     ],
-    ['5.6 no sshd runs in it', processes.every((words) => !words.join(' ').includes('sshd'))],
-    ['5.7, 5.8, 5.13 no port is published', Object.keys(NetworkSettings.Ports ?? {}).length === 0],
-    ['5.9 it has not the network of the host', host.NetworkMode !== 'host'],
-    ['5.10 its memory is limited', (host.Memory ?? 0) > 0],
-    ['5.11 its share of the processor is limited', (host.NanoCpus ?? 0) > 0],
-    ['5.12 its root cannot be written to', host.ReadonlyRootfs === true],
-    ['5.15 it has not the process ids of the host', host.PidMode !== 'host'],
-    ['5.16 it has not the IPC of the host', host.IpcMode !== 'host'],
-    ['5.17 no device of the host is in it', (host.Devices ?? []).length === 0],
-    ['5.18 its own ulimits are set', (host.Ulimits ?? []).length > 0],
+    ['5.7 no sshd runs in it', processes.every((words) => !words.join(' ').includes('sshd'))],
+    ['5.8, 5.9, 5.14 no port is published', Object.keys(NetworkSettings.Ports ?? {}).length === 0],
+    ['5.10 it has not the network of the host', host.NetworkMode !== 'host'],
+    ['5.11 its memory is limited', (host.Memory ?? 0) > 0],
+    ['5.12 its share of the processor is limited', (host.NanoCpus ?? 0) > 0],
+    ['5.13 its root cannot be written to', host.ReadonlyRootfs === true],
+    ['5.16 it has not the process ids of the host', host.PidMode !== 'host'],
+    ['5.17 it has not the IPC of the host', host.IpcMode !== 'host'],
+    ['5.18 no device of the host is in it', (host.Devices ?? []).length === 0],
+    ['5.19 its own ulimits are set', (host.Ulimits ?? []).length > 0],
     [
-      '5.19 no mount is shared with the host',
+      '5.20 no mount is shared with the host',
       Mounts.every(({ Propagation }) => Propagation !== 'shared'),
     ],
-    ['5.20 it has not the UTS namespace of the host', host.UTSMode !== 'host'],
+    ['5.21 it has not the UTS namespace of the host', host.UTSMode !== 'host'],
     [
-      '5.21, 5.22 no profile is turned off',
+      '5.22 no profile is turned off',
       !isOff('seccomp=unconfined') && !isOff('apparmor=unconfined') && !isOff('label=disable'),
     ],
     ['5.25 it is in the usual cgroup', (host.CgroupParent ?? '') === ''],

@@ -213,7 +213,7 @@ async function upWith(made: TestInstallation, docker: DockerProxy): Promise<Test
     listen: { host: '127.0.0.1', port: 0 },
     dockerSocket: docker.path,
   });
-  const { code, stderr } = await made.cronium(['up', '--log-level', 'debug']);
+  const { code, stderr } = await made.cronium(['up', '--log-level', 'debug', '--warm', '0']);
   if (code === 0) return made;
   await made[Symbol.asyncDispose]();
   throw new Error(`cronium up: ${stderr}`);
