@@ -41,6 +41,7 @@ import {
   unrecorded,
 } from './run-result.js';
 import { type Followed, follow, signalOf, statusOf } from './script-run.js';
+import type { Watch } from './watch.js';
 
 /** Scratch an execution may fill: room for real work, and 100 executions still fit on a small disk. */
 const SCRATCH_QUOTA = { bytesMax: 1024 * 1024 * 1024, inodesMax: 100_000 };
@@ -50,6 +51,7 @@ export interface ExecutionsOptions {
   readonly mount: MountHost;
   readonly containers: Containers;
   readonly records: RunRecords;
+  readonly watch: Watch;
   /** Among the machines whose certificates have the same name. */
   readonly instance: string;
   /**
@@ -161,9 +163,10 @@ export class Executions implements AsyncDisposable {
     const { executionId } = record;
     const run: Run = { executionId, record, isResumed, unknown: undefined };
     this.#ours.add(executionId);
+    using watched = this.#options.watch.begin(executionId);
     try {
       if (!isResumed) records.write(record);
-      return await this.#run(run, listener, signal);
+      return watched.ended(await this.#run(run, watched.tee(listener), signal));
     } finally {
       this.#ours.delete(executionId);
       const remove = () => records.remove(executionId);
@@ -176,7 +179,7 @@ export class Executions implements AsyncDisposable {
 
   async #run(run: Run, listener: RunListener, signal: AbortSignal): Promise<RunResult> {
     const { executionId, record, isResumed } = run;
-    const { link, mount, containers, mountPoint, hostsFile, uid, gid } = this.#options;
+    const { link, mount, containers, watch, mountPoint, hostsFile, uid, gid } = this.#options;
     const { runtime, exact, user, org, timeoutMs, profile, readOnly } = record.request;
     const image = record.request.image ?? LAUNCH[runtime].image;
     if (!isResumed) await containers.assertImage(image);
@@ -232,6 +235,7 @@ export class Executions implements AsyncDisposable {
         memoryBytes: record.request.memoryBytes,
         cpus: record.request.cpus,
       });
+      watch.started(executionId, container);
       if (!isResumed) log.info({ runtime, image }, 'execution started');
       const cancelled = news.stop;
       const onLog: RunListener['log'] = async (log) => await printed.push(log);

@@ -20,6 +20,7 @@ import { MountState } from './mount-state.js';
 import { markOf } from './process-mark.js';
 import { Reaper } from './reaper.js';
 import { RunRecords } from './run-records.js';
+import { Watch } from './watch.js';
 
 /** The supervisor passes /dev/fuse, mounted, as this descriptor; the driver fuse-native mounts by itself. */
 const FUSE_FD = 3;
@@ -176,8 +177,10 @@ async function serve({ takeOver }: Go): Promise<number> {
   mounted = mount;
   link.onStatus = (status) => mount.linkChanged(status);
   await using lost = new LostExecutions({ link, life, isOurs, log });
+  const watch = new Watch(mount);
   await using runs = new Executions({
     ...config,
+    watch,
     instance: life.instance,
     link,
     mount,
@@ -193,6 +196,10 @@ async function serve({ takeOver }: Go): Promise<number> {
   await using _control = await ControlServer.open(config.controlSocket, {
     run: async (request, listener, signal) => await runs.run(request, listener, signal),
     upgrade,
+    logs: async (...asked) => await watch.logs(...asked),
+    stats: async ({ executionId }) => ({
+      executions: await watch.stats(runs.running, executionId),
+    }),
     status: () => ({
       software: config.software,
       ...(canBeTakenOver() && { journalFormat: JOURNAL_FORMAT }),
