@@ -44,7 +44,7 @@ export class Watch {
     }
   }
 
-  /** One reading of each of `running`, or of one of them. @throws BridgeError `not_found` when that one does not run */
+  /** One reading of each of `running`, or of one of them. @throws BridgeError `not_found`; `conflict` when that one has ended */
   async stats(
     running: MountdStatus['executions'],
     executionId: ExecutionId | undefined,
@@ -55,7 +55,7 @@ export class Watch {
     if (executionId !== undefined && wanted.length === 0) {
       const status = this.#logs.statusOf(executionId);
       throw new BridgeError(
-        'not_found',
+        'conflict',
         status === undefined
           ? `execution ${executionId} is just being started, or coming to its end; try again`
           : `execution ${executionId} has ended (${status}) and uses nothing any more; see: cronium exec show ${executionId}`,

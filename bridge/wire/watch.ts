@@ -110,7 +110,7 @@ export type ExecutionUsage = z.infer<typeof ExecutionUsage>;
 export const WATCH_OPERATIONS = {
   /** Pushes what the execution has printed. Closing the connection ends this call and nothing else. @throws BridgeError `not_found` */
   logs: { caller: 'any', params: LogsRequest, result: LogsResult },
-  /** One reading of what runs, or of one of them. @throws BridgeError `not_found` when that does not run here */
+  /** One reading of what runs, or of one of them. @throws BridgeError `not_found`; `conflict` when that has ended here */
   stats: {
     caller: 'any',
     params: z.strictObject({ executionId: ExecutionId.optional() }),
