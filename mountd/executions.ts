@@ -402,7 +402,7 @@ export class Executions implements AsyncDisposable {
   /** What its container printed: whoever asked may not have all of it. */
   async #replay({ executionId }: Run, printed: MaskedLog): Promise<void> {
     const container = await this.#options.containers.resume(executionId).catch(() => undefined);
-    if (container === undefined) return;
+    if (container === undefined) return this.#options.watch.forget(executionId);
     try {
       for await (const log of container.logs) await printed.push(log);
     } catch {

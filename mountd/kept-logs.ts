@@ -57,7 +57,7 @@ export class KeptLogs {
   }
 
   begin(executionId: ExecutionId): void {
-    this.#forget(executionId);
+    this.forget(executionId);
     this.#logs.set(executionId, new KeptLog());
     this.#bytes += LOG_BYTES;
     this.#makeRoom();
@@ -86,8 +86,21 @@ export class KeptLogs {
     this.#ended.add(executionId);
     kept.tell();
     setTimeout(() => {
-      if (this.#logs.get(executionId) === kept) this.#forget(executionId);
+      if (this.#logs.get(executionId) === kept) this.forget(executionId);
     }, this.#options.keptMs).unref();
+  }
+
+  /** Nothing is kept of it any more. */
+  forget(executionId: ExecutionId): void {
+    const kept = this.#logs.get(executionId);
+    if (kept === undefined) return;
+    this.#logs.delete(executionId);
+    this.#ended.delete(executionId);
+    this.#bytes -= kept.bytes;
+    // Whoever still reads it would keep it in memory.
+    while (kept.segments > 0) kept.drop();
+    kept.isForgotten = true;
+    kept.tell();
   }
 
   /** Undefined: it runs. @throws BridgeError `not_found` when nothing is known of it */
@@ -102,11 +115,7 @@ export class KeptLogs {
 
   #of(executionId: ExecutionId): KeptLog {
     const kept = this.#logs.get(executionId);
-    if (kept === undefined)
-      throw new BridgeError(
-        'not_found',
-        `execution ${executionId} does not run here, nor has it ended here within the last ${this.#options.keptMs / 60_000} minutes`,
-      );
+    if (kept === undefined) throw unknown();
     return kept;
   }
 
@@ -115,7 +124,7 @@ export class KeptLogs {
     while (this.#bytes > this.#options.allBytesMax) {
       const [oldest] = this.#ended;
       if (oldest !== undefined) {
-        this.#forget(oldest);
+        this.forget(oldest);
         continue;
       }
       let largest: KeptLog | undefined;
@@ -127,18 +136,11 @@ export class KeptLogs {
       this.#bytes += largest.bytes - before;
     }
   }
-
-  #forget(executionId: ExecutionId): void {
-    const kept = this.#logs.get(executionId);
-    if (kept === undefined) return;
-    this.#logs.delete(executionId);
-    this.#ended.delete(executionId);
-    this.#bytes -= kept.bytes;
-    // Whoever still reads it would keep it in memory.
-    while (kept.segments > 0) kept.drop();
-    kept.tell();
-  }
 }
+
+/** Only the server can say more. */
+const unknown = (): BridgeError =>
+  new BridgeError('not_found', 'nothing that this execution has printed is kept here');
 
 /** Output of one stream that came at one moment. */
 interface Piece {
@@ -174,6 +176,7 @@ const other = (stream: Log['stream']): Log['stream'] => (stream === 'stdout' ? '
 /** One execution's. */
 class KeptLog {
   status: Status | undefined;
+  isForgotten = false;
   /** Segments that were dropped: the number of the first one that is there. */
   first = 0;
   /** Bytes of each stream in those. */
@@ -332,7 +335,10 @@ export class LogReader {
     return { received: { ...this.#received } };
   }
 
-  /** Undefined: there is no more, or `signal` was aborted. The data are to be used before it is called again. */
+  /**
+   * Undefined: there is no more, or `signal` was aborted. The data are to be used before it is called again.
+   * @throws BridgeError `not_found` when it is not kept any more, and nobody here knows how it ended
+   */
   async next(signal: AbortSignal): Promise<Kept | undefined> {
     for (;;) {
       const missed = this.#missed();
@@ -348,6 +354,7 @@ export class LogReader {
         if (log !== undefined) return { received: { ...this.#received }, log };
       }
       if (this.#advance()) continue;
+      if (this.#log.isForgotten && this.#log.status === undefined) throw unknown();
       if (!this.#follow || this.#log.status !== undefined || signal.aborted) return undefined;
       await this.#log.changed(signal);
     }

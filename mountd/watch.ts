@@ -25,6 +25,11 @@ export class Watch {
     return new Watched(executionId, this.#logs, () => this.#containers.delete(executionId));
   }
 
+  /** What it printed cannot be had any more: nobody shall take it for having printed nothing. */
+  forget(executionId: ExecutionId): void {
+    this.#logs.forget(executionId);
+  }
+
   started(executionId: ExecutionId, container: RunningContainer): void {
     this.#containers.set(executionId, new Container(container));
   }
@@ -44,7 +49,7 @@ export class Watch {
     }
   }
 
-  /** One reading of each of `running`, or of one of them. @throws BridgeError `not_found`; `conflict` when that one has ended */
+  /** One reading of each of `running`, or of one of them; none while that one begins or ends. @throws BridgeError `not_found`; `conflict` when that one has ended */
   async stats(
     running: MountdStatus['executions'],
     executionId: ExecutionId | undefined,
@@ -54,11 +59,10 @@ export class Watch {
     );
     if (executionId !== undefined && wanted.length === 0) {
       const status = this.#logs.statusOf(executionId);
+      if (status === undefined) return []; // just being started, taken over, or coming to its end
       throw new BridgeError(
         'conflict',
-        status === undefined
-          ? `execution ${executionId} is just being started, or coming to its end; try again`
-          : `execution ${executionId} has ended (${status}) and uses nothing any more; see: cronium exec show ${executionId}`,
+        `execution ${executionId} has ended (${status}) and uses nothing any more; see: cronium exec show ${executionId}`,
       );
     }
     return await Promise.all(wanted.map(async (one) => await this.#usage(one)));

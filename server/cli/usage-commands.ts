@@ -1,6 +1,7 @@
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
 import type { ControlConnection } from '#bridge/client/connection.js';
 import type { ControlOperations } from '#bridge/wire/control.js';
+import { BridgeError } from '#bridge/wire/errors.js';
 import type { ExecutionId } from '#bridge/wire/names.js';
 import type { ExecutionUsage } from '#bridge/wire/watch.js';
 import { Installation } from '#server/admin/installation.js';
@@ -43,16 +44,16 @@ const executionStats = command({
     using readings = new Readings(target, executionId, io.signal);
     let shown = 0;
     try {
-      await readings.next();
-      do {
-        await pause(intervalMs, io.signal);
+      for (const since = Date.now(); ; await pause(intervalMs, io.signal)) {
         const [sample] = await readings.next();
-        if (sample === undefined) break;
+        if (sample === undefined && !values.watch && Date.now() - since > LOST_WAIT_MS)
+          throw new BridgeError('unavailable', `${executionId} is still being started; try again`);
+        if (sample === undefined || sample.isFirst) continue;
         if (values.json) io.out(`${JSON.stringify(sampleJson(sample))}\n`);
         else io.out(`${shown > 0 ? '\n' : ''}${sampleText(sample)}`);
         shown++;
-      } while (values.watch && !io.signal.aborted);
-      return 0;
+        if (!values.watch) return 0;
+      }
     } catch (error) {
       if (io.signal.aborted) return 0;
       const why = await notHere(target, executionId, NOTHING_USED, error);
@@ -145,6 +146,7 @@ class Readings implements Disposable {
     const samples = executions.map((usage) => ({
       usage,
       rates: ratesOf(this.#before.get(usage.executionId), usage),
+      isFirst: !this.#before.has(usage.executionId),
     }));
     this.#before = new Map(executions.map((usage) => [usage.executionId, usage]));
     return samples;

@@ -6,6 +6,8 @@ import { operationsIn, type Rates } from './usage-rates.js';
 export interface Sample {
   readonly usage: ExecutionUsage;
   readonly rates: Rates;
+  /** There was no reading before, and so there are no rates. */
+  readonly isFirst: boolean;
 }
 
 export const sampleJson = ({ usage, rates }: Sample) => ({

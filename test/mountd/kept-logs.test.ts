@@ -49,7 +49,7 @@ void t.test('what was printed is there until some minutes after the end', async 
   t.equal(logs.statusOf(ID), 'succeeded');
   const reader = logs.reader({ executionId: ID, follow: true });
   await new Promise((resolve) => setTimeout(resolve, 100));
-  t.throws(() => logs.statusOf(ID), { code: 'not_found', message: /does not run here/ });
+  t.throws(() => logs.statusOf(ID), { code: 'not_found', message: /nothing .* is kept here/ });
   t.equal(logs.bytes, 0);
   t.equal(await readAll(reader), '<8>', 'who was slow hears what is missing');
   t.same(reader.result, { status: 'succeeded', omitted: 8 });
@@ -75,6 +75,9 @@ void t.test('who follows gets what comes, to the end', async (t) => {
   const waiting = logs.reader({ executionId: idOf(2), follow: true }).next(gone.signal);
   gone.abort();
   t.equal(await waiting, undefined, 'or until they go');
+  const lost = logs.reader({ executionId: idOf(2), follow: true }).next(never);
+  logs.forget(idOf(2));
+  await t.rejects(lost, { code: 'not_found' }, 'or until nobody can tell any more');
 });
 
 void t.test('the last lines, over both streams', async (t) => {
