@@ -13,9 +13,7 @@ import {
   type Received,
 } from '#bridge/wire/watch.js';
 import type { Installation } from '#server/admin/installation.js';
-
-/** mountd serves again within a second of a crash; one that hangs is replaced after ten. */
-export const LOST_WAIT_MS = 20_000;
+import { LOST_WAIT_MS } from './run-command.js';
 
 /** One call uses one channel; the number only ties the pushes to it. */
 const LOGS_CHANNEL = 1;

@@ -41,7 +41,7 @@ const JSON_LOG_BYTES_MAX = 128 * 1024 * 1024;
 const RUN_CHANNEL = 1;
 
 /** mountd serves again within a second of a crash; one that hangs is replaced after ten. */
-const LOST_WAIT_MS = 20_000;
+export const LOST_WAIT_MS = 20_000;
 const LOST_POLL_MS = 200;
 
 const RUNTIME_OF: Readonly<Record<string, RuntimeName>> = {
