@@ -54,6 +54,6 @@ process.exitCode = await dispatch(COMMANDS, process.argv.slice(2), {
   signal: interrupted.signal,
   screen: () => {
     const { isTTY, columns, rows } = process.stdout;
-    return isTTY ? { columns, rows } : undefined;
+    return isTTY && columns > 0 && rows > 0 ? { columns, rows } : undefined; // 0: it does not say
   },
 });

@@ -5,6 +5,8 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
 import type { ExecutionUsage } from '#bridge/wire/watch.js';
+import { dispatch } from '#server/cli/command.js';
+import { USAGE_COMMANDS } from '#server/cli/usage-commands.js';
 import type { Rates } from '#server/cli/usage-rates.js';
 import { isClean } from '#test/support/clean.js';
 import {
@@ -219,9 +221,17 @@ while not os.path.exists('go'):
       code: 1,
       stderr: /has ended \(succeeded\) and uses nothing any more/,
     });
-    t.match(await cronium.cronium(['top', '-n', '1', '--interval', '100ms']), {
-      stdout: 'nothing runs\n',
+    const shownOn: string[] = [];
+    const drawn = await dispatch(USAGE_COMMANDS, ['top', '-n', '2', '--interval', '100ms'], {
+      out: (text) => shownOn.push(String(text)),
+      err: () => {},
+      stdin: async () => Buffer.alloc(0),
+      env: { CRONIUM_STATE: cronium.state },
+      signal: new AbortController().signal,
+      screen: () => ({ columns: 7, rows: 24 }),
     });
+    t.equal(drawn, 0);
+    t.same(shownOn, ['nothing\n', '\x1b[1A\r\x1b[Jnothing\n'], 'in place, and no wider');
   });
 
   await t.test('what mountd does not know the server does', async (t) => {
