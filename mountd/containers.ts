@@ -4,6 +4,7 @@ import type { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import Docker from 'dockerode';
 import { BridgeError, errnoCode } from '#bridge/wire/errors.js';
+import type { FirstProcess } from './usage.js';
 
 /** SIGTERM, then this long, then SIGKILL: time to flush a file, not to ignore the signal. */
 const STOP_GRACE_S = 2;
@@ -383,6 +384,16 @@ export class RunningContainer implements AsyncDisposable {
       if (state === undefined)
         throw new ContainerLost(new BridgeError('unavailable', 'somebody removed its container'));
       await sleep(END_POLL_MS);
+    }
+  }
+
+  /** As the engine sees it; undefined when it does not run, or the engine does not say. */
+  async firstProcess(): Promise<FirstProcess | undefined> {
+    try {
+      const { Id, State } = await this.#container.inspect({ abortSignal: within(ANSWER_MS) });
+      return State.Pid > 0 ? { containerId: Id, pid: State.Pid } : undefined;
+    } catch {
+      return undefined; // whoever follows the container hears of it
     }
   }
 

@@ -15,7 +15,8 @@ import {
 import { BridgeError } from '#bridge/wire/errors.js';
 import { CLOSE_MS, MESSAGE_BYTES_MAX } from '#bridge/wire/limits.js';
 import type { ExecutionId } from '#bridge/wire/names.js';
-import type { Params } from '#bridge/wire/protocol.js';
+import type { Params, Result } from '#bridge/wire/protocol.js';
+import { KEPT, type Kept, type LogsRequest, type LogsResult } from '#bridge/wire/watch.js';
 
 const WEBSOCKET_OPTIONS = {
   perMessageDeflate: false,
@@ -27,6 +28,8 @@ const WEBSOCKET_OPTIONS = {
 /** Output waiting for a slow reader before the script's pipe is left alone; it then waits too. */
 const UNSENT_BYTES_MAX = 4 * 1024 * 1024;
 const UNSENT_POLL_MS = 10;
+/** Of kept output: whoever is slower than that is no longer waited for in memory, but in what is kept anyway. */
+const FOLLOWER_BYTES_MAX = 256 * 1024;
 
 /** Whoever asked for a run. */
 export interface RunListener {
@@ -40,6 +43,13 @@ export interface ControlHandlers {
   run(request: RunRequest, listener: RunListener, signal: AbortSignal): Promise<RunResult>;
   status(): MountdStatus;
   upgrade(wanted: Upgrade): void;
+  /** `pass` returns a promise to be waited for before more is passed. */
+  logs(
+    request: LogsRequest,
+    signal: AbortSignal,
+    pass: (kept: Kept) => Promise<void>,
+  ): Promise<LogsResult>;
+  stats(wanted: Params<ControlOperations, 'stats'>): Promise<Result<ControlOperations, 'stats'>>;
 }
 
 export type Upgrade = Params<ControlOperations, 'upgrade'>;
@@ -97,17 +107,28 @@ export class ControlServer implements AsyncDisposable {
         handlers.upgrade(params);
         return {};
       },
+      logs: async ({ params, channel, signal }) =>
+        await handlers.logs(params, signal, async (kept) => {
+          peer.push(channel, KEPT, kept);
+          await drained(ws, FOLLOWER_BYTES_MAX);
+        }),
+      stats: async ({ params }) => await handlers.stats(params),
       run: async ({ params, channel, signal }) => {
         const listener: RunListener = {
           created: (executionId) => peer.push(channel, CREATED, { executionId }),
           log: async (log) => {
             peer.push(channel, LOG, log);
-            while (ws.bufferedAmount > UNSENT_BYTES_MAX && ws.readyState === WebSocket.OPEN)
-              await new Promise((resolve) => setTimeout(resolve, UNSENT_POLL_MS));
+            await drained(ws, UNSENT_BYTES_MAX);
           },
         };
         return await handlers.run(params, listener, signal);
       },
     })).then(() => this.#open.delete(ws));
   }
+}
+
+/** Resolves when fewer bytes than `bytesMax` wait for the other end, or it has gone. */
+async function drained(ws: WebSocket, bytesMax: number): Promise<void> {
+  while (ws.bufferedAmount > bytesMax && ws.readyState === WebSocket.OPEN)
+    await new Promise((resolve) => setTimeout(resolve, UNSENT_POLL_MS));
 }

@@ -41,6 +41,7 @@ import {
 } from './run-result.js';
 import { type Followed, follow, signalOf, statusOf } from './script-run.js';
 import type { WarmContainer, WarmContainers } from './warm-containers.js';
+import type { Watch } from './watch.js';
 
 /** Scratch an execution may fill: room for real work, and 100 executions still fit on a small disk. */
 export const SCRATCH_QUOTA = { bytesMax: 1024 * 1024 * 1024, inodesMax: 100_000 };
@@ -51,6 +52,7 @@ export interface ExecutionsOptions {
   readonly containers: Containers;
   readonly warm: WarmContainers;
   readonly records: RunRecords;
+  readonly watch: Watch;
   /** Among the machines whose certificates have the same name. */
   readonly instance: string;
   /**
@@ -174,9 +176,10 @@ export class Executions implements AsyncDisposable {
     const run: Run = { executionId, record, isResumed, tell, unknown: undefined };
     this.#ours.add(executionId);
     this.#places.add(placeOf(record));
+    using watched = this.#options.watch.begin(executionId);
     try {
       if (!isResumed) records.write(record);
-      return await this.#run(run, listener, signal);
+      return watched.ended(await this.#run(run, watched.tee(listener), signal));
     } finally {
       this.#ours.delete(executionId);
       this.#places.delete(executionId);
@@ -191,7 +194,7 @@ export class Executions implements AsyncDisposable {
 
   async #run(run: Run, listener: RunListener, signal: AbortSignal): Promise<RunResult> {
     const { executionId, record, isResumed } = run;
-    const { link, mount, containers, warm } = this.#options;
+    const { link, mount, containers, warm, watch } = this.#options;
     const { runtime, exact, user, org, timeoutMs, profile, readOnly } = record.request;
     const { memoryBytes, cpus, logBytesMax = LOG_BYTES_MAX } = record.request;
     const image = record.request.image ?? LAUNCH[runtime].image;
@@ -240,7 +243,8 @@ export class Executions implements AsyncDisposable {
       await using tree = await this.#treeOf(run, channel, printed, event, files);
       news.deliverTo(tree);
       await using container = await this.#containerOf(run, waiting, launch, imageId);
-      this.#running.set(executionId, { ...shown, container: nameOf(placeOf(record)) });
+      this.#running.set(executionId, { ...shown, containerName: nameOf(placeOf(record)) });
+      watch.started(executionId, container, placeOf(record));
       const isWarm = waiting !== undefined;
       if (!isResumed) log.info({ runtime, image, isWarm }, 'execution started');
       const cancelled = news.stop;
@@ -447,9 +451,9 @@ export class Executions implements AsyncDisposable {
   }
 
   /** What its container printed: whoever asked may not have all of it. */
-  async #replay({ record }: Run, printed: MaskedLog): Promise<void> {
+  async #replay({ executionId, record }: Run, printed: MaskedLog): Promise<void> {
     const container = await this.#options.containers.resume(placeOf(record)).catch(() => undefined);
-    if (container === undefined) return;
+    if (container === undefined) return this.#options.watch.forget(executionId);
     try {
       for await (const log of container.logs) await printed.push(log);
     } catch {

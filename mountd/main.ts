@@ -21,6 +21,7 @@ import { markOf } from './process-mark.js';
 import { Reaper } from './reaper.js';
 import { placeOf, RunRecords } from './run-records.js';
 import { WarmContainers } from './warm-containers.js';
+import { Watch } from './watch.js';
 
 /** The supervisor passes /dev/fuse, mounted, as this descriptor; the driver fuse-native mounts by itself. */
 const FUSE_FD = 3;
@@ -186,9 +187,11 @@ async function serve({ takeOver }: Go): Promise<number> {
   const quota = SCRATCH_QUOTA;
   await using warm = new WarmContainers({ ...config, mount, containers, most, quota, log });
   waiting = warm;
+  const watch = new Watch(mount);
   await using runs = new Executions({
     ...config,
     warm,
+    watch,
     instance: life.instance,
     link,
     mount,
@@ -204,6 +207,10 @@ async function serve({ takeOver }: Go): Promise<number> {
   await using _control = await ControlServer.open(config.controlSocket, {
     run: async (request, listener, signal) => await runs.run(request, listener, signal),
     upgrade,
+    logs: async (...asked) => await watch.logs(...asked),
+    stats: async ({ executionId }) => ({
+      executions: await watch.stats(runs.running, executionId),
+    }),
     status: () => ({
       software: config.software,
       ...(canBeTakenOver() && { journalFormat: JOURNAL_FORMAT }),

@@ -19,6 +19,7 @@ import {
   type RuntimeCalls,
   serveFuse,
   type TakenOverTrees,
+  type TreeUsage,
 } from './serve-fuse.js';
 
 /** The kernel answers a mount within milliseconds; a wait this long means that something holds it. */
@@ -207,6 +208,11 @@ export class MountHost implements AsyncDisposable {
     this.#unclaimed.get(id)?.resolve(runtime);
     this.#unclaimed.delete(id);
     return new MountedTree(this.#fuse, id, () => this.#runtimes.delete(id));
+  }
+
+  /** @throws BridgeError `not_found` when there is no such tree, `unavailable` when the file system has ended */
+  async usageOf(id: string): Promise<TreeUsage> {
+    return await this.#fuse.usageOf(id);
   }
 
   /** For every tree's `status`. */

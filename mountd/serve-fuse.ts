@@ -5,8 +5,9 @@ import { NativeDriver } from '#bridge/fuse/native-driver.js';
 import { FuseSession, type SessionOptions } from '#bridge/fuse/session.js';
 import type { Outcome } from '#bridge/vfs/documents.js';
 import { ExecutionTree, type TreeSpec } from '#bridge/vfs/execution-tree.js';
+import type { OperationCounts } from '#bridge/vfs/operation-counts.js';
 import type { LinkState } from '#bridge/vfs/state-files.js';
-import { Volume } from '#bridge/vfs/volume.js';
+import { type Usage, Volume } from '#bridge/vfs/volume.js';
 import { WaitingTree, type WaitingTreeSpec } from '#bridge/vfs/waiting-tree.js';
 import { BridgeError } from '#bridge/wire/errors.js';
 import type { Variable, VariableChange } from '#bridge/wire/protocol.js';
@@ -59,8 +60,15 @@ export interface FuseCalls {
   /** Sums up and commits nothing; the container may still be at work. */
   outcomeOf(id: string): Promise<Outcome>;
   removeTree(id: string): Promise<void>;
+  usageOf(id: string): Promise<TreeUsage>;
   /** Resolves when this side's loop has come round. */
   beat(): Promise<void>;
+}
+
+export interface TreeUsage {
+  /** Null with the driver fuse-native, which does not count. */
+  readonly operations: OperationCounts | null;
+  readonly scratch: Usage;
 }
 
 /** Executions whose trees an earlier process served. */
@@ -142,6 +150,10 @@ export function serveFuse(port: Port, mount: KernelMount | NativeMount): Driver 
     finishTree: async (id, success) => await tree(id).documents.finish(success),
     outcomeOf: async (id) => tree(id).documents.outcome,
     beat: async () => {},
+    usageOf: async (id) => {
+      const { operations, scratch } = tree(id).usage;
+      return { operations: mount.driver === 'kernel' ? operations : null, scratch };
+    },
     removeTree: async (id) => {
       const removed = trees.get(id) ?? waitingTrees.get(id);
       trees.delete(id);

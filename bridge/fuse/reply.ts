@@ -43,6 +43,15 @@ export class Reply {
     this.#words[1] = -errno;
   }
 
+  get isFailure(): boolean {
+    return this.#words[1] !== 0;
+  }
+
+  /** Of an answer to WRITE, struct fuse_write_out { u32 size, padding }. */
+  get writtenSize(): number {
+    return this.#words[OUT_HEADER_BYTES / 4] ?? 0;
+  }
+
   /** Writes the length; the bytes to send are `bytes[0, length)`. */
   end(): void {
     this.#words[0] = this.length;

@@ -17,6 +17,7 @@ import {
   OUT_HEADER_BYTES,
 } from './abi.js';
 import { Channel } from './channel.js';
+import { countAnswer } from './count.js';
 import type { Driver, DriverLog } from './driver.js';
 import { errnoFor } from './errno.js';
 import { FairShare } from './fair-share.js';
@@ -248,6 +249,7 @@ export class FuseSession implements Driver {
     this.#note(request.node, low, high);
     const tree = this.#volume.inodes.get(request.node)?.tree;
     if (tree !== undefined) {
+      countAnswer(tree.counts, opcode, reply);
       if (this.#fairShare.parks(tree, request.length, reply.bytes, reply.length)) return;
     }
     this.#send();
@@ -283,6 +285,7 @@ export class FuseSession implements Driver {
       fill(this.#reply);
       this.#reply.end();
       this.#note(waiting.node, waiting.low, waiting.high);
+      this.#count(waiting);
       this.#send();
     };
     later.then(
@@ -336,7 +339,14 @@ export class FuseSession implements Driver {
     waiting.interrupt?.abort(INTERRUPTED);
     this.#reply.begin(waiting.low, waiting.high);
     this.#reply.fail(EINTR);
+    this.#count(waiting);
     this.#send();
+  }
+
+  /** What was answered late. */
+  #count({ node, opcode }: Waiting): void {
+    const tree = this.#volume.inodes.get(node)?.tree;
+    if (tree !== undefined) countAnswer(tree.counts, opcode, this.#reply);
   }
 
   /** struct fuse_batch_forget_in { u32 count, dummy }, then { u64 nodeid, nlookup } each */

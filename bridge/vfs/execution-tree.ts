@@ -5,12 +5,13 @@ import { Documents, type Policy } from './documents.js';
 import { Directory } from './inode.js';
 import { answersIn, Journal } from './journal.js';
 import { JournalDamaged, type JournalRecord, readJournal } from './journal-file.js';
+import { namedCounts, type OperationCounts } from './operation-counts.js';
 import { RegularFile } from './regular-file.js';
 import { type LinkState, StateFiles } from './state-files.js';
 import { FULL_RECORD, type Quota, Tree } from './tree.js';
 import { entryRecord, inodeRecord, xattrRecord } from './tree-records.js';
 import { restoreInodes } from './tree-restore.js';
-import type { Volume } from './volume.js';
+import type { Usage, Volume } from './volume.js';
 import { addScratch, putFile, type TreeFile, type WaitingTree } from './waiting-tree.js';
 import { ExecutionDirectory } from './work-directory.js';
 
@@ -58,6 +59,12 @@ export class ExecutionTree implements AsyncDisposable {
     this.documents = new Documents(volume, root, runtime, policy, { merged, variables });
     this.#stateFiles = new StateFiles(volume, root);
     this.documents.onWarning = (text) => this.#stateFiles.error(text);
+  }
+
+  /** What it was asked, and what is in it. */
+  get usage(): { operations: OperationCounts; scratch: Usage } {
+    const { tree } = this.#root;
+    return { operations: namedCounts(tree.counts), scratch: this.#volume.statfs(this.#root) };
   }
 
   /** The link to the server came or went. */

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { ENOSPC } from './fs-error.js';
 import type { Inode } from './inode.js';
 import type { Journal } from './journal.js';
+import { newCounts } from './operation-counts.js';
 
 const { O_CREAT, O_RDWR } = constants;
 
@@ -62,6 +63,8 @@ const OPEN_BACKINGS_MAX = 128;
 export class Tree {
   readonly inodes: InodeTable;
   readonly quota: Quota;
+  /** Of requests, by COUNT; kept by the driver. */
+  readonly counts = newCounts();
   /** Backing files live here, named by node id. */
   readonly #backing: string;
   readonly #members = new Set<Inode>();

@@ -3,6 +3,7 @@ import { CALL_DEADLINE_MS_MAX } from './limits.js';
 import { ExecutionId, JsonText, OwnerId } from './names.js';
 import { Profile } from './protocol/credentials.js';
 import { EventDocument, type Operations, Status } from './protocol.js';
+import { WATCH_OPERATIONS } from './watch.js';
 
 /** What the operator's command asks of the mountd on its machine, over a unix socket only root can open. */
 
@@ -117,7 +118,7 @@ export const MountdStatus = z.strictObject({
       startedAt: z.int(),
       script: z.string(),
       /** Docker's name for it, once it is known. */
-      container: z.string().optional(),
+      containerName: z.string().optional(),
     }),
   ),
 });
@@ -127,6 +128,7 @@ export const CONTROL_OPERATIONS = {
   /** Ends when the run does. Closing the connection stops the run. */
   run: { caller: 'any', params: RunRequest, result: RunResult },
   status: { caller: 'any', params: z.strictObject({}), result: MountdStatus },
+  ...WATCH_OPERATIONS,
   /**
    * Hands the mount, and everything that runs, over to the program at `supervisor`, which reads journals of `journalFormat`. Only
    * root can ask. @throws BridgeError `conflict` before anything has changed

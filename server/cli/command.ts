@@ -12,6 +12,8 @@ export interface Io {
   readonly env: NodeJS.ProcessEnv;
   /** Aborts at Ctrl-C and SIGTERM. */
   readonly signal: AbortSignal;
+  /** The terminal that `out` writes to, as large as it is now; undefined where it is none. */
+  readonly screen?: () => { readonly columns: number; readonly rows: number } | undefined;
 }
 
 type Values<O extends Options> = ReturnType<

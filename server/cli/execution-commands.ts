@@ -170,7 +170,8 @@ export const EXECUTION_COMMANDS: readonly Command[] = [
   executionCancel,
 ];
 
-function executionArgument(positionals: readonly string[]): ExecutionId {
+/** @throws Misuse */
+export function executionArgument(positionals: readonly string[]): ExecutionId {
   atMost(positionals, 1);
   const [id] = positionals;
   if (id === undefined) throw new Misuse('which execution? see: cronium exec list');

@@ -7,10 +7,12 @@ import { completionCommands } from './completion-commands.js';
 import { doctor } from './doctor-command.js';
 import { EXECUTION_COMMANDS } from './execution-commands.js';
 import { down, status, up, upgrade } from './lifecycle-commands.js';
+import { executionLogs } from './log-command.js';
 import { QUOTA_COMMANDS } from './quota-commands.js';
 import { run } from './run-command.js';
 import { STORE_COMMANDS } from './store-commands.js';
 import { TOKEN_COMMANDS } from './token-commands.js';
+import { USAGE_COMMANDS } from './usage-commands.js';
 import { VARIABLE_COMMANDS } from './variable-commands.js';
 import { MORE_VARIABLE_COMMANDS } from './variable-set-commands.js';
 
@@ -24,6 +26,8 @@ const COMMANDS: readonly Command[] = [
   ...VARIABLE_COMMANDS,
   ...MORE_VARIABLE_COMMANDS,
   ...EXECUTION_COMMANDS,
+  executionLogs,
+  ...USAGE_COMMANDS,
   ...AUDIT_COMMANDS,
   ...CERTIFICATE_COMMANDS,
   ...TOKEN_COMMANDS,
@@ -49,6 +53,10 @@ void dispatch(COMMANDS, process.argv.slice(2), {
   stdin: async () => await buffer(process.stdin),
   env: process.env,
   signal: interrupted.signal,
+  screen: () => {
+    const { isTTY, columns, rows } = process.stdout;
+    return isTTY && columns > 0 && rows > 0 ? { columns, rows } : undefined; // 0: it does not say
+  },
 }).then((code) => {
   process.exitCode = code;
 });

@@ -31,6 +31,7 @@ import { Installation } from '#server/admin/installation.js';
 import { State } from '#server/admin/state.js';
 import { chainedInput } from './chained-input.js';
 import { COMMON, command, type Io, Misuse } from './command.js';
+import { PacedWriter } from './paced-writer.js';
 import { bytes, DEFAULT_USER, duration, jsonArgument, oneOf, owner } from './values.js';
 
 /** What `--json` holds of each stream: a string of Node's has its limit, and so has whoever parses it. */
@@ -40,7 +41,7 @@ const JSON_LOG_BYTES_MAX = 128 * 1024 * 1024;
 const RUN_CHANNEL = 1;
 
 /** mountd serves again within a second of a crash; one that hangs is replaced after ten. */
-const LOST_WAIT_MS = 20_000;
+export const LOST_WAIT_MS = 20_000;
 const LOST_POLL_MS = 200;
 
 const RUNTIME_OF: Readonly<Record<string, RuntimeName>> = {
@@ -156,23 +157,12 @@ export const run = command({
 
 async function runForPerson(running: Running, io: Io): Promise<number> {
   const shown = new Set<string>();
-  /** Streams that wait for their reader. */
-  const full = new Set<NodeJS.WriteStream>();
+  // A slow reader slows the script down, not our memory up.
+  const writer = new PacedWriter(running);
   const result = await running.end(({ stream, data }) => {
     const text = stream === 'stderr' ? Buffer.from(data).toString('utf8') : '';
     if (text.startsWith('Warning: ')) shown.add(text.trimEnd());
-    const target = stream === 'stdout' ? process.stdout : process.stderr;
-    if (target.write(data) || target.destroyed || full.has(target)) return;
-    // A slow reader slows the script down, not our memory up; one that has gone is no reader. What was read from mountd before
-    // the pause still comes here.
-    full.add(target);
-    running.pause();
-    const resume = () => {
-      full.delete(target);
-      target.off('drain', resume).off('close', resume);
-      if (full.size === 0) running.resume();
-    };
-    target.on('drain', resume).on('close', resume);
+    writer.write(stream === 'stdout' ? process.stdout : process.stderr, data);
   });
   const {
     status,

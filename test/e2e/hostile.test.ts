@@ -50,7 +50,7 @@ void t.test('what hostile programs try comes to what they say', options, async (
   let known = { NEIGHBOUR: '' };
   await eventually('the neighbour runs', async () => {
     const [neighbour] = (await cronium.mountdStatus()).executions;
-    if (neighbour?.container === undefined) return false;
+    if (neighbour?.containerName === undefined) return false;
     known = { NEIGHBOUR: neighbour.executionId };
     return true;
   });

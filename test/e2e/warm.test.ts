@@ -75,7 +75,7 @@ void t.test('containers that wait', options, async (t) => {
       const running = finished(cronium.spawn(['run', cronium.script('sh', 'sleep 3')]));
       let name: string | undefined;
       await eventually('it runs', async () => {
-        name = (await cronium.mountdStatus()).executions[0]?.container;
+        name = (await cronium.mountdStatus()).executions[0]?.containerName;
         return name !== undefined;
       });
       const { HostConfig, Config } = await docker.getContainer(name ?? '').inspect();
@@ -131,7 +131,7 @@ echo '{"lines": 40}' >output.json`;
     const result = finished(child);
     await eventually(
       'it runs',
-      async () => (await cronium.mountdStatus()).executions[0]?.container !== undefined,
+      async () => (await cronium.mountdStatus()).executions[0]?.containerName !== undefined,
     );
     await sleep(500);
     const { serving } = cronium.mountdPids;
