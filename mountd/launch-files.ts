@@ -101,15 +101,47 @@ export interface Launch {
   readonly env: Readonly<Record<string, string>>;
 }
 
+/** The script's directory, in the container. */
+export const WORK = '/cronium/work';
+
+/** What every script of legacy found in its environment, beside PATH. */
+export const SCRIPT_ENV = {
+  HOME: '/tmp',
+  LANG: 'C.UTF-8',
+  TZ: 'UTC',
+  TMPDIR: `${WORK}/.tmp`,
+} as const;
+
+/** What gets the helper into an unchanged script: files, and an environment variable that the first of them takes out again. */
+export function injectionOf(
+  runtime: RuntimeName,
+  helpers: string,
+): { readonly files: readonly TreeFile[]; readonly env: Readonly<Record<string, string>> } {
+  const { injection } = LAUNCH[runtime];
+  const [name, value] = injection.env;
+  const file = { path: injection.file, mode: 0o444, data: Buffer.from(injection.text) };
+  return { files: [file, helperOf(runtime, helpers)], env: { [name]: value } };
+}
+
+function helperOf(runtime: RuntimeName, helpers: string): TreeFile {
+  const { extension } = LAUNCH[runtime];
+  const helper = `cronium.${extension}`;
+  return {
+    path: `work/${helper}`,
+    mode: extension === 'sh' ? 0o755 : 0o644,
+    data: readFileSync(join(helpers, helper)),
+  };
+}
+
 /** The files, command and environment that run `script` as the legacy executor did. */
 export function launchOf(
   runtime: RuntimeName,
   script: Uint8Array,
   { helpers, exact, nonce }: { helpers: string; exact: boolean; nonce: number },
 ): Launch {
-  const { extension, command, prelude, injection } = LAUNCH[runtime];
+  const { extension, command, prelude } = LAUNCH[runtime];
   const scriptName = `script_${nonce}.${extension}`;
-  const helper = `cronium.${extension}`;
+  const injection = injectionOf(runtime, helpers);
   const files: TreeFile[] = [
     {
       path: `work/${scriptName}`,
@@ -117,23 +149,13 @@ export function launchOf(
       data: exact ? Buffer.concat([Buffer.from(prelude), script]) : script,
     },
     { path: LAUNCHER, mode: 0o444, data: Buffer.from(LAUNCHER_TEXT) },
-    {
-      path: `work/${helper}`,
-      mode: extension === 'sh' ? 0o755 : 0o644,
-      data: readFileSync(join(helpers, helper)),
-    },
+    ...(exact ? [helperOf(runtime, helpers)] : injection.files),
   ];
   const env: Record<string, string> = {
     PATH: '/usr/local/bin:/usr/bin:/bin',
-    HOME: '/tmp',
-    LANG: 'C.UTF-8',
-    TZ: 'UTC',
-    TMPDIR: '/cronium/work/.tmp',
+    ...SCRIPT_ENV,
     TINI_KILL_PROCESS_GROUP: '1', // for docker-init; the launcher takes it away
+    ...(!exact && injection.env),
   };
-  if (!exact) {
-    files.push({ path: injection.file, mode: 0o444, data: Buffer.from(injection.text) });
-    env[injection.env[0]] = injection.env[1];
-  }
   return { files, command: ['/bin/sh', `/cronium/${LAUNCHER}`, command, scriptName], env };
 }

@@ -104,7 +104,10 @@ export async function follow(
 const NO_NEWS = 'Docker does not say how its container ended';
 
 /** What the execution is called to have done. `failed`: it counts as failed whatever its exit code. */
-export function statusOf({ exit, timedOut, stopped }: Followed, failed: boolean): Status {
+export function statusOf(
+  { exit, timedOut, stopped }: Pick<Followed, 'exit' | 'timedOut' | 'stopped'>,
+  failed: boolean,
+): Status {
   const { code, oomKilled } = exit;
   if (oomKilled) return 'oom';
   if (timedOut) return 'timed-out';

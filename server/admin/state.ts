@@ -18,6 +18,8 @@ const Settings = z.strictObject({
   masterKeyCommand: z.string().optional(),
   /** Where the Docker engine listens, when that is not the usual place. */
   dockerSocket: z.string().optional(),
+  /** Docker's name for the volume plugin, when there is one. */
+  volumePlugin: z.string().optional(),
   /** What differs from the default rates: docs/operations.md. */
   rates: RateSettings.optional(),
 });

@@ -7,6 +7,7 @@ import { completionCommands } from './completion-commands.js';
 import { doctor } from './doctor-command.js';
 import { EXECUTION_COMMANDS } from './execution-commands.js';
 import { down, status, up, upgrade } from './lifecycle-commands.js';
+import { PREPARED_COMMANDS } from './prepared-commands.js';
 import { QUOTA_COMMANDS } from './quota-commands.js';
 import { run } from './run-command.js';
 import { STORE_COMMANDS } from './store-commands.js';
@@ -24,6 +25,7 @@ const COMMANDS: readonly Command[] = [
   ...VARIABLE_COMMANDS,
   ...MORE_VARIABLE_COMMANDS,
   ...EXECUTION_COMMANDS,
+  ...PREPARED_COMMANDS,
   ...AUDIT_COMMANDS,
   ...CERTIFICATE_COMMANDS,
   ...TOKEN_COMMANDS,
