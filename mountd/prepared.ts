@@ -65,9 +65,9 @@ export class PreparedExecutions implements Volumes, AsyncDisposable {
   }
 
   /** It was there in an earlier life, and nothing of it is any more. */
-  clear({ executionId }: PreparedRecord): void {
-    this.#options.records.remove(executionId);
-    this.#forget(executionId);
+  clear(record: PreparedRecord): void {
+    this.#options.records.remove(record.executionId);
+    this.#forget(record);
   }
 
   /** @throws BridgeError `conflict` without a plugin, and what the server and the mount throw */
@@ -158,7 +158,7 @@ export class PreparedExecutions implements Volumes, AsyncDisposable {
         this.#ended.set(executionId, execution.over);
         setTimeout(() => this.#ended.delete(executionId), RESULT_KEPT_MS).unref();
       }
-      this.#forget(executionId);
+      this.#forget(record);
     };
     execution.over.then(
       () => over(true),
@@ -167,8 +167,9 @@ export class PreparedExecutions implements Volumes, AsyncDisposable {
     return execution;
   }
 
-  /** Docker keeps the name of every volume it has seen. */
-  #forget(executionId: ExecutionId): void {
+  /** Docker keeps the name of every volume it has mounted. For one it does not know it would ask every driver it has ever met. */
+  #forget({ executionId, mountedAt }: PreparedRecord): void {
+    if (mountedAt === undefined) return;
     const forgotten = this.#options.containers.forgetVolume(executionId);
     this.#forgotten.add(forgotten);
     void forgotten.then(() => this.#forgotten.delete(forgotten));

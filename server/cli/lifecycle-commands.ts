@@ -112,12 +112,12 @@ export const upgrade = command({
   async run({ positionals, values }, io) {
     atMost(positionals, 0);
     const target = installation(values.state, io);
-    const { executions } = await target.upgrade(logLevel(values['log-level']));
+    const { executions, prepared = [] } = await target.upgrade(logLevel(values['log-level']));
+    const count = executions.length + prepared.length;
     using mountd = await target.control();
     const { software, pid } = await mountd.call('status', {});
-    if (values.json)
-      io.out(`${JSON.stringify({ software, pid, executions: executions.length })}\n`);
-    else io.err(`${software} serves now; executions that go on: ${executions.length}`);
+    if (values.json) io.out(`${JSON.stringify({ software, pid, executions: count })}\n`);
+    else io.err(`${software} serves now; executions that go on: ${count}`);
     return 0;
   },
 });

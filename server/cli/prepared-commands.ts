@@ -112,7 +112,7 @@ const executionCreate = command({
     if (values.json) io.out(`${JSON.stringify({ ...rest, dockerArgs })}\n`);
     else {
       io.out(`${prepared.executionId}\n`);
-      io.err(hint(prepared, dockerArgs, request));
+      io.err(hint(prepared, dockerArgs, request, values.state));
     }
     return 0;
   },
@@ -219,13 +219,14 @@ function hint(
   { executionId }: Prepared,
   dockerArgs: readonly string[],
   { runtime, script }: Pick<PrepareRequest, 'runtime' | 'script'>,
+  state: string | undefined,
 ): string {
   const image = runtime === undefined ? 'IMAGE' : `cronium-${runtime}:latest`;
   const command = `${runtime ?? ''} ${script?.name ?? (runtime === undefined ? 'COMMAND' : 'SCRIPT')}`;
   return [
     'start its container, and tell how it ended:',
     `  docker run --rm ${dockerArgs.map(quoted).join(' ')} ${image} ${command.trim()}`,
-    `  cronium exec finish ${executionId} --exit-code $?`,
+    `  cronium exec finish ${executionId} --exit-code $?${state === undefined ? '' : ` --state ${quoted(state)}`}`,
   ].join('\n');
 }
 
