@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { createHash, randomUUID } from 'node:crypto';
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { isClean } from '#test/support/clean.js';
@@ -142,9 +142,15 @@ void t.test("containers of others, on Docker's volumes", options, async (t) => {
     t.equal(dockerArgs.length, 3 + Object.keys(env).length, 'mount, user, directory, environment');
     const mount = `type=volume,volume-driver=${DRIVER},src=${executionId},target=/cronium,volume-nocopy`;
     const { code } = await docker(
-      ...['run', '--rm', '--mount', mount, '--user=1000:1000', '--workdir=/cronium/work'],
-      ...Object.entries(env).flatMap(([name, value]) => ['--env', `${name}=${value}`]),
-      ...['cronium-node:latest', 'node', '-e', 'cronium.output({ typed: true })'],
+      'run',
+      '--rm',
+      `--mount=${mount}`,
+      '--user=1000:1000',
+      '--workdir=/cronium/work',
+      ...Object.entries(env).map(([name, value]) => `--env=${name}=${value}`),
+      'cronium-node:latest',
+      'node',
+      '--eval=cronium.output({ typed: true })',
     );
     t.equal(code, 0);
     t.match(await own.finish({ executionId }, code), { output: { typed: true } });
@@ -313,6 +319,25 @@ cronium_output "$(wc -l < lines)"`;
       output: 20,
       variables: { set: { n: '20' } },
       warnings: [],
+    });
+  });
+
+  await t.test('it is killed when an end is known, and the server does not know it', async (t) => {
+    const prepared = await own.create('--runtime=bash');
+    const { executionId } = prepared;
+    await own.docker(prepared, ['--rm'], 'cronium-bash', 'bash', '-c', 'cronium_output 1');
+    const server = cronium.serverPid;
+    killProcess(server, 'SIGSTOP');
+    const finishing = own.finish(prepared, 0);
+    const record = join(cronium.state, 'mountd/prepared', `${executionId}.json`);
+    await eventually('its end is noted', () => readFileSync(record, 'utf8').includes('"ended"'));
+    killProcess(cronium.mountdPids.serving, 'SIGKILL');
+    killProcess(server, 'SIGCONT');
+    t.match(await finishing, { status: 'succeeded', output: 1, warnings: [] });
+    const { stdout } = await cronium.cronium(['exec', 'show', executionId, '--json']);
+    t.match((JSON.parse(stdout) as { record: object }).record, {
+      status: 'succeeded',
+      exitCode: 0,
     });
   });
 
