@@ -18,6 +18,10 @@ export const MountdConfig = z.strictObject({
   supervisorFile: z.string(),
   /** What runs here, for a process that takes over. */
   runs: z.string(),
+  /** Prepared executions, for the same. */
+  prepared: z.string(),
+  /** Docker's name for our volume plugin, and its socket. Undefined: there is none. */
+  volumePlugin: z.strictObject({ name: z.string(), socket: z.string() }).optional(),
   dockerSocket: z.string(),
   hostsFile: z.string(),
   helpers: z.string(),

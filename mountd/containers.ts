@@ -19,9 +19,15 @@ const END_POLL_MS = 1_000;
 const MIB = 1024 * 1024;
 /** /tmp counts against the container's memory, so it stays well below. */
 const TMP_BYTES_MAX = 64 * MIB;
+/** The options of its mount. */
+export const tmpOptions = (memoryBytes: number): string =>
+  `rw,noexec,nosuid,nodev,mode=1777,nr_inodes=4096,size=${Math.min(TMP_BYTES_MAX, memoryBytes >> 1)}`;
+export const SHM_BYTES = 16 * MIB;
+/** When memory runs out, scripts go before daemons. */
+export const OOM_SCORE_ADJ = 500;
 /** Enough for python's multiprocessing; a fork bomb ends here. */
-const PIDS_MAX = 128;
-const OPEN_FILES_MAX = 1024;
+export const PIDS_MAX = 128;
+export const OPEN_FILES_MAX = 1024;
 /** Two of these are kept of what a container prints: of more, some may be missing after a process has died. */
 const LOG_FILE_SIZE = '32m';
 
@@ -213,6 +219,26 @@ export class Containers {
     await this.#remove(this.#docker.getContainer(nameOf(place))).catch(() => {});
   }
 
+  /** Names of the containers that run and have a volume of this name. @throws BridgeError `unavailable` */
+  async namesOn(volume: string): Promise<string[]> {
+    try {
+      const filters = { volume: [volume] };
+      const some = await this.#docker.listContainers({ filters, abortSignal: within(ANSWER_MS) });
+      return some.map(({ Names, Id }) => Names[0]?.replace(/^\//, '') ?? Id);
+    } catch (error) {
+      throw this.#sentence(error);
+    }
+  }
+
+  /** Docker need not remember a volume that is none any more. One that a container still has, stopped or not, stays. */
+  async forgetVolume(volume: string): Promise<void> {
+    const abortSignal = within(ANSWER_MS);
+    await this.#docker
+      .getVolume(volume)
+      .remove({ force: true, abortSignal })
+      .catch(() => {});
+  }
+
   /** `mayBeUnderWay`: a process that died had asked for it, and Docker goes on: what comes of that is not started, and goes. */
   async #create(spec: ContainerSpec, mayBeUnderWay: boolean): Promise<Docker.Container> {
     for (const deadline = Date.now() + START_MS; ; await sleep(END_POLL_MS))
@@ -256,18 +282,18 @@ export class Containers {
         ReadonlyRootfs: true,
         Init: true,
         IpcMode: 'private',
-        ShmSize: 16 * MIB,
+        ShmSize: SHM_BYTES,
         Memory: memoryBytes,
         MemorySwap: memoryBytes,
         NanoCpus: Math.round(spec.cpus * 1e9),
         PidsLimit: PIDS_MAX,
-        OomScoreAdj: 500,
+        OomScoreAdj: OOM_SCORE_ADJ,
         Ulimits: [
           { Name: 'nofile', Soft: OPEN_FILES_MAX, Hard: OPEN_FILES_MAX },
           { Name: 'core', Soft: 0, Hard: 0 },
         ],
         Tmpfs: {
-          '/tmp': `rw,noexec,nosuid,nodev,mode=1777,nr_inodes=4096,size=${Math.min(TMP_BYTES_MAX, memoryBytes >> 1)}`,
+          '/tmp': tmpOptions(memoryBytes),
         },
         Mounts: [
           { Type: 'bind', Source: spec.hostsFile, Target: '/etc/hosts', ReadOnly: true },

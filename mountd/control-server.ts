@@ -6,9 +6,12 @@ import {
   CONTROL_OPERATIONS,
   type ControlOperations,
   CREATED,
+  type FinishRequest,
   LOG,
   type Log,
   type MountdStatus,
+  type Prepared,
+  type PrepareRequest,
   type RunRequest,
   type RunResult,
 } from '#bridge/wire/control.js';
@@ -41,6 +44,8 @@ export interface RunListener {
 
 export interface ControlHandlers {
   run(request: RunRequest, listener: RunListener, signal: AbortSignal): Promise<RunResult>;
+  create(request: PrepareRequest, signal: AbortSignal): Promise<Prepared>;
+  finish(request: FinishRequest): Promise<RunResult>;
   status(): MountdStatus;
   upgrade(wanted: Upgrade): void;
   /** `pass` returns a promise to be waited for before more is passed. */
@@ -102,6 +107,8 @@ export class ControlServer implements AsyncDisposable {
   #accept(ws: WebSocket, handlers: ControlHandlers): void {
     this.#open.add(ws);
     void servePeer(ws, CONTROL_OPERATIONS, (peer) => ({
+      create: async ({ params, signal }) => await handlers.create(params, signal),
+      finish: async ({ params }) => await handlers.finish(params),
       status: async () => handlers.status(),
       upgrade: async ({ params }) => {
         handlers.upgrade(params);

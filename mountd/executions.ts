@@ -1,15 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
-import { Channels, ExecutionChannel } from '#bridge/client/execution-channel.js';
+import { type Channels, ExecutionChannel } from '#bridge/client/execution-channel.js';
 import type { Link } from '#bridge/client/link.js';
-import type { RunHost, Runtime } from '#bridge/client/runtime.js';
-import type { Outcome } from '#bridge/vfs/documents.js';
 import type { TreeFile } from '#bridge/vfs/waiting-tree.js';
 import {
   LOG_BYTES_MAX,
   type MountdStatus,
-  RUN_OVERHEAD_MS,
   type RunRequest,
   type RunResult,
 } from '#bridge/wire/control.js';
@@ -23,6 +20,15 @@ import { eventDocument } from './event-document.js';
 import { coldLaunch, LAUNCH, type Launch, launchOf, warmFiles } from './launch-files.js';
 import { MaskedLog } from './masked-log.js';
 import type { MountedTree, MountHost } from './mount-host.js';
+import {
+  hostOf,
+  INTERRUPTED,
+  paramsOf,
+  recordEnd,
+  SCRATCH_QUOTA,
+  TOLD_MS,
+  untilTime,
+} from './run-channel.js';
 import { News } from './run-news.js';
 import { placeOf, type RunRecord, type RunRecords } from './run-records.js';
 import {
@@ -43,11 +49,9 @@ import { type Followed, follow, signalOf, statusOf } from './script-run.js';
 import type { WarmContainer, WarmContainers } from './warm-containers.js';
 import type { Watch } from './watch.js';
 
-/** Scratch an execution may fill: room for real work, and 100 executions still fit on a small disk. */
-export const SCRATCH_QUOTA = { bytesMax: 1024 * 1024 * 1024, inodesMax: 100_000 };
-
 export interface ExecutionsOptions {
   readonly link: Link;
+  readonly channels: Channels;
   readonly mount: MountHost;
   readonly containers: Containers;
   readonly warm: WarmContainers;
@@ -72,7 +76,6 @@ export interface ExecutionsOptions {
 /** Runs scripts: a tree in the mount, a container on it, an execution on the server, and the end of all three. */
 export class Executions implements AsyncDisposable {
   readonly #options: ExecutionsOptions;
-  readonly #channels: Channels;
   readonly #running = new Map<ExecutionId, MountdStatus['executions'][number]>();
   /** From before the server hears of them until it has heard, or cannot hear, of their end. */
   readonly #ours = new Set<ExecutionId>();
@@ -86,7 +89,6 @@ export class Executions implements AsyncDisposable {
 
   constructor(options: ExecutionsOptions) {
     this.#options = options;
-    this.#channels = new Channels(options.link);
   }
 
   get running(): MountdStatus['executions'] {
@@ -194,8 +196,8 @@ export class Executions implements AsyncDisposable {
 
   async #run(run: Run, listener: RunListener, signal: AbortSignal): Promise<RunResult> {
     const { executionId, record, isResumed } = run;
-    const { link, mount, containers, warm, watch } = this.#options;
-    const { runtime, exact, user, org, timeoutMs, profile, readOnly } = record.request;
+    const { link, channels, mount, containers, warm, watch } = this.#options;
+    const { runtime, exact, timeoutMs } = record.request;
     const { memoryBytes, cpus, logBytesMax = LOG_BYTES_MAX } = record.request;
     const image = record.request.image ?? LAUNCH[runtime].image;
     const imageId = isResumed ? image : await containers.imageId(image);
@@ -205,20 +207,8 @@ export class Executions implements AsyncDisposable {
     printed.onSecrets = () => this.#write(record, { secrets: printed.secrets });
     const news = new News(printed);
     run.unknown = isResumed ? INTERRUPTED : 'it was interrupted before its script was started';
-    const params = {
-      user,
-      ...(org !== undefined && { org }),
-      executionId,
-      instance: this.#options.instance,
-      variablesOf: record.request.variablesOf === 'org' && org !== undefined ? { org } : { user },
-      runtime,
-      event,
-      timeoutMs,
-      ...(profile !== undefined && { profile }),
-      ...(readOnly !== undefined && { readOnly }),
-    };
-    const create = async () =>
-      await ExecutionChannel.create(link, this.#channels, params, news, signal);
+    const params = paramsOf(record, this.#options.instance, event);
+    const create = async () => await ExecutionChannel.create(link, channels, params, news, signal);
     // What runs already waits for a server that is away, as it would have without another process.
     const opening = isResumed ? untilTime(record, create) : create();
     if (record.ended !== undefined)
@@ -498,11 +488,6 @@ const RESULT_KEPT_MS = 60_000;
 /** A script that takes longer than this shares the machine with the start of the next one's container. */
 const AHEAD_MS = 1_000;
 
-/** For an answer to reach the command. */
-const TOLD_MS = 5_000;
-
-const INTERRUPTED = 'mountd was interrupted before it was known how it ended';
-
 /** Calls `action` once: after `ms`, or when it is disposed of, whichever is first. */
 function after(ms: number, action: () => void): Disposable {
   let isDone = false;
@@ -518,51 +503,3 @@ function after(ms: number, action: () => void): Disposable {
     },
   };
 }
-
-/** Again and again while the server is away and the run has time left. @throws what `create` throws */
-async function untilTime<T>(
-  { acceptedAt, request }: RunRecord,
-  create: () => Promise<T>,
-): Promise<T> {
-  for (;;)
-    try {
-      return await create();
-    } catch (error) {
-      const isAway = asBridgeError(error).code === 'unavailable';
-      if (!isAway || Date.now() > acceptedAt + request.timeoutMs + RUN_OVERHEAD_MS) throw error;
-    }
-}
-
-/** Tells the server how it ended; adds to the warnings if it could not be told. */
-async function recordEnd(
-  run: Run,
-  channel: ExecutionChannel,
-  ended: Ended,
-  outcome: Outcome,
-  warnings: string[],
-): Promise<void> {
-  const finish = finishOf(ended, outcome, warnings);
-  run.unknown = unrecorded(ended);
-  try {
-    await channel.finish(finish);
-    run.unknown = undefined;
-  } catch (error) {
-    // What the run did is known here and committed there; only the record of its end is missing.
-    warnings.push(
-      `Warning: the end of the execution was not recorded: ${asBridgeError(error).message}`,
-    );
-  }
-}
-
-const hostOf = (runtime: Runtime, printed: MaskedLog, warned: RunHost['warned']): RunHost => ({
-  commitVariables: async (edit) => {
-    // Before the script can go on, and also if it is refused: it may print what it wrote.
-    printed.learn(edit.set.map(([key, text]) => ({ key, text })));
-    const changes = await runtime.commitVariables(edit);
-    printed.learn(changes);
-    return changes;
-  },
-  setOutput: async (text) => await runtime.setOutput(text),
-  setCondition: async (condition) => await runtime.setCondition(condition),
-  warned,
-});

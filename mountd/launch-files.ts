@@ -108,12 +108,20 @@ const LAUNCHER_COMMAND: readonly string[] = ['/bin/sh', `/cronium/${LAUNCHER}`];
 
 type Env = Readonly<Record<string, string>>;
 
-const ENV: Env = {
-  PATH: '/usr/local/bin:/usr/bin:/bin',
+/** The script's directory, in the container. */
+export const WORK = '/cronium/work';
+
+/** What every script of legacy found in its environment, beside PATH. */
+export const SCRIPT_ENV: Env = {
   HOME: '/tmp',
   LANG: 'C.UTF-8',
   TZ: 'UTC',
-  TMPDIR: '/cronium/work/.tmp',
+  TMPDIR: `${WORK}/.tmp`,
+};
+
+const ENV: Env = {
+  PATH: '/usr/local/bin:/usr/bin:/bin',
+  ...SCRIPT_ENV,
   TINI_KILL_PROCESS_GROUP: '1', // for docker-init; the launcher takes it away
 };
 
@@ -134,30 +142,49 @@ export interface Launch {
   readonly env: Env;
 }
 
+/** What gets the helper into an unchanged script: files, and an environment variable that the first of them takes out again. */
+export function injectionOf(
+  runtime: RuntimeName,
+  helpers: string,
+): { readonly files: readonly TreeFile[]; readonly env: Readonly<Record<string, string>> } {
+  const { injection } = LAUNCH[runtime];
+  const [name, value] = injection.env;
+  const file = { path: injection.file, mode: 0o444, data: Buffer.from(injection.text) };
+  return { files: [file, helperOf(runtime, helpers)], env: { [name]: value } };
+}
+
+function helperOf(runtime: RuntimeName, helpers: string): TreeFile {
+  const { extension } = LAUNCH[runtime];
+  const helper = `cronium.${extension}`;
+  return {
+    path: `work/${helper}`,
+    mode: extension === 'sh' ? 0o755 : 0o644,
+    data: readFileSync(join(helpers, helper)),
+  };
+}
+
 /** The files, command and environment that run `script` as the legacy executor did. */
 export function launchOf(
   runtime: RuntimeName,
   script: Uint8Array,
   { helpers, exact, nonce, env }: { helpers: string; exact: boolean; nonce: number; env: Env },
 ): Launch {
-  const { extension, command, prelude, injection } = LAUNCH[runtime];
+  const { extension, command, prelude } = LAUNCH[runtime];
   const scriptName = `script_${nonce}.${extension}`;
-  const helper = `cronium.${extension}`;
+  const injection = injectionOf(runtime, helpers);
   const files: TreeFile[] = [
     {
       path: `work/${scriptName}`,
       mode: 0o644,
       data: exact ? Buffer.concat([Buffer.from(prelude), script]) : script,
     },
-    {
-      path: `work/${helper}`,
-      mode: extension === 'sh' ? 0o755 : 0o644,
-      data: readFileSync(join(helpers, helper)),
-    },
+    ...(exact ? [helperOf(runtime, helpers)] : injection.files),
   ];
-  if (!exact) files.push({ path: injection.file, mode: 0o444, data: Buffer.from(injection.text) });
-  const injected = exact ? {} : Object.fromEntries([injection.env]);
-  return { files, command: [command, scriptName], env: { ...env, ...injected } };
+  return {
+    files,
+    command: [command, scriptName],
+    env: { ...env, ...(!exact && injection.env) },
+  };
 }
 
 /** In a container of its own. */

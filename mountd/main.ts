@@ -4,22 +4,28 @@ import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { pino } from 'pino';
+import { Channels } from '#bridge/client/execution-channel.js';
 import { Link } from '#bridge/client/link.js';
 import { abortConnection, unmount } from '#bridge/fuse/mount.js';
 import { JOURNAL_FORMAT } from '#bridge/wire/control.js';
 import { asBridgeError, BridgeError } from '#bridge/wire/errors.js';
+import type { ExecutionId } from '#bridge/wire/names.js';
 import { type Beat, Go, MountdConfig, type Replaced, type StartReport } from './config.js';
 import { Containers } from './containers.js';
 import { ControlServer, type Upgrade } from './control-server.js';
-import { Executions, SCRATCH_QUOTA } from './executions.js';
+import { Executions } from './executions.js';
 import { beat } from './heartbeat.js';
 import { Life } from './life.js';
 import { LostExecutions } from './lost-executions.js';
 import { loadFuseThread, MountHost } from './mount-host.js';
 import { MountState } from './mount-state.js';
+import { PreparedExecutions } from './prepared.js';
+import { PreparedRecords } from './prepared-records.js';
 import { markOf } from './process-mark.js';
 import { Reaper } from './reaper.js';
+import { SCRATCH_QUOTA } from './run-channel.js';
 import { placeOf, RunRecords } from './run-records.js';
+import { VolumePlugin } from './volume-plugin.js';
 import { WarmContainers } from './warm-containers.js';
 import { Watch } from './watch.js';
 
@@ -42,6 +48,9 @@ const LINK_LEFT_MS = 8_000;
 
 /** Docker removes what an earlier life left behind within seconds; if not, serving does not wait for it. */
 const FIRST_REAP_MS = 10_000;
+
+/** Docker waits a second, then two, then four. */
+const PLUGIN_RETRY_MS = 500;
 
 const canBeTakenOver = () =>
   config.driver === 'kernel' && new MountState(config.backing).canBeTakenOver;
@@ -125,6 +134,37 @@ function upgrade({ supervisor, config: text, journalFormat }: Upgrade): void {
   setTimeout(() => report({ state: 'replaced' }), LEAVE_MS);
 }
 
+/**
+ * Undefined when none is wanted. When this process takes over, the name may be held for a moment by one that is dying, and scripts do
+ * not wait for Docker: it is tried again and again. @throws BridgeError at a start
+ */
+async function openPlugin(
+  volumes: PreparedExecutions,
+  takeOver: boolean,
+): Promise<AsyncDisposable | undefined> {
+  const { volumePlugin } = config;
+  if (volumePlugin === undefined) return undefined;
+  const open = async () => await VolumePlugin.open(volumePlugin.socket, volumePlugin.name, volumes);
+  if (!takeOver) return await open();
+  const closing = new AbortController();
+  const opened = (async () => {
+    for (let isTold = false; !closing.signal.aborted; isTold = true)
+      try {
+        return await open();
+      } catch (error) {
+        if (!isTold) log.error({ err: error }, 'Docker cannot mount prepared executions');
+        await sleep(PLUGIN_RETRY_MS, undefined, { signal: closing.signal }).catch(() => {});
+      }
+    return undefined;
+  })();
+  return {
+    [Symbol.asyncDispose]: async () => {
+      closing.abort();
+      await (await opened)?.[Symbol.asyncDispose]();
+    },
+  };
+}
+
 async function serve({ takeOver }: Go): Promise<number> {
   const startedAt = Date.now();
   const stopped = new Promise<number>((resolve) => {
@@ -154,11 +194,17 @@ async function serve({ takeOver }: Go): Promise<number> {
   });
   let executions: Executions | undefined;
   let waiting: WarmContainers | undefined;
+  let prepared: PreparedExecutions | undefined;
   if (!takeOver) records.clear();
   const before = records.all();
-  const resumed = new Set<string>(before.map(({ executionId }) => executionId));
+  const preparedRecords = new PreparedRecords(config.prepared);
+  const preparedBefore = preparedRecords.all();
+  const resumed = new Set<string>(
+    [...before, ...(takeOver ? preparedBefore : [])].map(({ executionId }) => executionId),
+  );
   const isOurs = (executionId: string) =>
-    executions?.isOurs(executionId) ?? resumed.has(executionId);
+    (executions?.isOurs(executionId) ?? resumed.has(executionId)) ||
+    prepared?.isOurs(executionId) === true;
   const places = new Set(before.map(placeOf));
   const isUsed = (place: string) =>
     (executions?.uses(place) ?? places.has(place)) || waiting?.has(place) === true;
@@ -188,24 +234,38 @@ async function serve({ takeOver }: Go): Promise<number> {
   await using warm = new WarmContainers({ ...config, mount, containers, most, quota, log });
   waiting = warm;
   const watch = new Watch(mount);
-  await using runs = new Executions({
+  const shared = {
     ...config,
     warm,
     watch,
     instance: life.instance,
     link,
+    channels: new Channels(link),
     mount,
     containers,
-    records,
     log,
-    onUnknown: (executionId, reason) => lost.add(executionId, reason),
+    onUnknown: (executionId: ExecutionId, reason: string) => lost.add(executionId, reason),
+  };
+  await using volumes = new PreparedExecutions({
+    ...shared,
+    records: preparedRecords,
+    driver: config.volumePlugin?.name,
   });
+  prepared = volumes;
+  if (takeOver) volumes.resume(preparedBefore);
+  await using runs = new Executions({ ...shared, records });
   executions = runs;
   runs.resume(before);
-  for (const id of mount.takenOver.restored) if (!places.has(id)) await mount.removeTree(id);
-  for (const [id] of mount.takenOver.damaged) if (!places.has(id)) await mount.discard(id);
+  const isKept = (id: string) => places.has(id) || volumes.isOurs(id);
+  for (const id of mount.takenOver.restored) if (!isKept(id)) await mount.removeTree(id);
+  for (const [id] of mount.takenOver.damaged) if (!isKept(id)) await mount.discard(id);
+  await using _plugin = await openPlugin(volumes, takeOver);
+  // Docker asks the plugin whether they are still there.
+  if (!takeOver) for (const record of preparedBefore) volumes.clear(record);
   await using _control = await ControlServer.open(config.controlSocket, {
     run: async (request, listener, signal) => await runs.run(request, listener, signal),
+    create: async (request, signal) => await volumes.create(request, signal),
+    finish: async (request) => await volumes.finish(request),
     upgrade,
     logs: async (...asked) => await watch.logs(...asked),
     stats: async ({ executionId }) => ({
@@ -221,6 +281,7 @@ async function serve({ takeOver }: Go): Promise<number> {
       link: link.status,
       waiting: warm.count,
       executions: runs.running,
+      prepared: volumes.status,
     }),
   });
   report({ state: 'ready' });
@@ -240,7 +301,7 @@ async function serve({ takeOver }: Go): Promise<number> {
   // A server that is away now is not waited for as long as by a script: containers and the mount have to go first.
   setTimeout(() => void link[Symbol.asyncDispose](), LINK_LEFT_MS).unref();
   // First of all, while whoever asked for a run can still be told how it ended.
-  await runs[Symbol.asyncDispose]();
+  await Promise.all([runs[Symbol.asyncDispose](), volumes[Symbol.asyncDispose]()]);
   return code;
 }
 

@@ -142,7 +142,12 @@ const NO_NEWS = 'Docker does not say how its container ended';
 
 /** What the execution is called to have done. `failed`: it counts as failed whatever its exit code. */
 export function statusOf(
-  { exit, timedOut, stopped, isOverLogLimit }: Followed,
+  {
+    exit,
+    timedOut,
+    stopped,
+    isOverLogLimit,
+  }: Pick<Followed, 'exit' | 'timedOut' | 'stopped' | 'isOverLogLimit'>,
   { failed, wasFull }: { failed: boolean; wasFull: boolean },
 ): Status {
   const { code, oomKilled } = exit;

@@ -90,9 +90,68 @@ export const RunResult = z.strictObject({
 });
 export type RunResult = z.infer<typeof RunResult>;
 
+/** A file directly in the script's directory. */
+const FileName = z
+  .string()
+  .regex(/^[^/\0]{1,255}$/, 'use a plain file name, without "/", of at most 255 bytes')
+  .refine((name) => Buffer.byteLength(name) <= 255, 'use a file name of at most 255 bytes')
+  .refine((name) => name !== '.' && name !== '..', '"." and ".." are not file names');
+
+/** An execution whose container is started by somebody else, on a volume: docs/operations.md, "Docker volumes". */
+export const PrepareRequest = RunRequest.pick({
+  input: true,
+  event: true,
+  user: true,
+  org: true,
+  variablesOf: true,
+  /** Until it must be finished. */
+  timeoutMs: true,
+  /** Only told to whoever starts the container. */
+  memoryBytes: true,
+  cpus: true,
+  commit: true,
+  strict: true,
+  profile: true,
+  readOnly: true,
+}).extend({
+  /** Asked for again, it is the same execution. */
+  executionId: ExecutionId,
+  /** Whose helper is put into the script's directory; none without it. */
+  runtime: Runtime.optional(),
+  /** Put into the script's directory. */
+  script: z.strictObject({ name: FileName, data: Bytes }).optional(),
+});
+export type PrepareRequest = z.infer<typeof PrepareRequest>;
+
+/** What a container needs to run on a prepared execution. */
+export const Prepared = z.strictObject({
+  executionId: ExecutionId,
+  volume: z.strictObject({ driver: z.string(), source: z.string(), target: z.string() }),
+  /** `uid:gid` */
+  user: z.string(),
+  workdir: z.string(),
+  env: z.record(z.string(), z.string()),
+  /** The above, as arguments of `docker run`. */
+  dockerArgs: z.array(z.string()),
+  /** What `cronium run` restricts a container with, as far as arguments of `docker run` can say it. */
+  hardeningArgs: z.array(z.string()),
+});
+export type Prepared = z.infer<typeof Prepared>;
+
+export const FinishRequest = z.strictObject({
+  executionId: ExecutionId,
+  /** Null: the container never ran, or nobody knows how it ended. */
+  exitCode: z.int().min(0).max(255).nullable(),
+  /** Stands among the warnings. */
+  reason: z.string().max(1024).optional(),
+  /** Even if a container still has it mounted, which is cut off then. */
+  force: z.boolean(),
+});
+export type FinishRequest = z.infer<typeof FinishRequest>;
+
 /**
- * How trees and runs are noted for the process that takes over: another number for every change that an older, or a newer,
- * program would not understand.
+ * How trees, runs and prepared executions are noted for the process that takes over: another number for every change that an
+ * older, or a newer, program would not understand.
  */
 export const JOURNAL_FORMAT = 2;
 
@@ -121,12 +180,32 @@ export const MountdStatus = z.strictObject({
       containerName: z.string().optional(),
     }),
   ),
+  /** Those whose containers are somebody else's. */
+  prepared: z
+    .array(
+      z.strictObject({
+        executionId: ExecutionId,
+        runtime: Runtime.optional(),
+        createdAt: z.int(),
+        /** When it is ended if nobody has finished it. */
+        expiresAt: z.int(),
+        isMounted: z.boolean(),
+      }),
+    )
+    .optional(),
 });
 export type MountdStatus = z.infer<typeof MountdStatus>;
 
 export const CONTROL_OPERATIONS = {
   /** Ends when the run does. Closing the connection stops the run. */
   run: { caller: 'any', params: RunRequest, result: RunResult },
+  /** Makes an execution and its files, for a container that somebody else starts. @throws BridgeError `conflict` without a plugin */
+  create: { caller: 'any', params: PrepareRequest, result: Prepared },
+  /**
+   * Ends a prepared execution, once no container has it mounted. Asked for again within a minute, the answer is the same.
+   * @throws BridgeError `busy` when one still has, `not_found`
+   */
+  finish: { caller: 'any', params: FinishRequest, result: RunResult },
   status: { caller: 'any', params: z.strictObject({}), result: MountdStatus },
   ...WATCH_OPERATIONS,
   /**

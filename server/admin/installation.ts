@@ -23,6 +23,8 @@ const ANY_PORT = { host: '127.0.0.1', port: 0 };
 
 /** Where an engine listens, unless settings.json says otherwise. */
 export const DOCKER_SOCKET = '/var/run/docker.sock';
+/** Where Docker looks for plugins: the name of the socket is the name of the driver. */
+const DOCKER_PLUGINS = '/run/docker/plugins';
 /** A server that died is back within a second; one that takes longer is worth a word. */
 const RESTART_MS = 3_000;
 const RESTART_POLL_MS = 100;
@@ -46,6 +48,8 @@ export interface UpOptions {
   readonly listen: ServerConfig['listen'] | undefined;
   readonly logLevel: string;
   readonly driver: DriverName;
+  /** Docker's name for the volume plugin, kept from then on; null: none from now on; undefined: as before. */
+  readonly volumePlugin: string | null | undefined;
   /** Kept from then on. */
   readonly masterKeyCommand: string | undefined;
   /** How many containers wait for the next script; undefined: as before. Kept from then on. */
@@ -86,11 +90,23 @@ export class Installation {
         });
         started.push('server');
       }
+      const plugin = this.#volumePlugin(options.volumePlugin);
       if (this.mountd.pid === undefined) {
         if (warm !== undefined) state.writeSettings({ ...state.settings(), warm });
-        await this.mountd.start(this.#mountdConfig(logLevel, driver));
+        await this.mountd.start(this.#mountdConfig(logLevel, driver, plugin));
+        const { volumePlugin: before, ...settings } = state.settings();
+        if (plugin !== before)
+          // Kept once it worked: a name that is taken would keep mountd from every start.
+          state.writeSettings({
+            ...settings,
+            ...(plugin !== undefined && { volumePlugin: plugin }),
+          });
         started.push('mountd');
-      }
+      } else if (plugin !== state.settings().volumePlugin)
+        throw new BridgeError(
+          'conflict',
+          'mountd runs already, and the volume plugin is opened at its start: use cronium down first',
+        );
       return started;
     });
   }
@@ -103,7 +119,7 @@ export class Installation {
     return await exclusively(this.state.lockFile, async () => {
       const before = await this.#mountdStatus();
       {
-        const config = this.#mountdConfig(logLevel, before.driver);
+        const config = this.#mountdConfig(logLevel, before.driver, this.#volumePlugin(undefined));
         // Found out later, nobody would serve: this version could not start, and the other one has left.
         for (const path of [HELPERS, SECCOMP_FILE])
           if (!existsSync(path))
@@ -239,8 +255,13 @@ export class Installation {
     };
   }
 
+  /** Undefined: none. */
+  #volumePlugin(wanted: UpOptions['volumePlugin']): string | undefined {
+    return wanted === undefined ? this.state.settings().volumePlugin : (wanted ?? undefined);
+  }
+
   /** mountd/config.ts parses it; the server's folders may not import mountd's. */
-  #mountdConfig(logLevel: string, driver: DriverName): object {
+  #mountdConfig(logLevel: string, driver: DriverName, plugin: string | undefined): object {
     const { path } = this.state;
     return {
       software: SOFTWARE,
@@ -253,6 +274,10 @@ export class Installation {
       servingFile: path('run', 'mountd-serving.json'),
       supervisorFile: path('run', 'mountd.json'),
       runs: path('mountd', 'runs'),
+      prepared: path('mountd', 'prepared'),
+      ...(plugin !== undefined && {
+        volumePlugin: { name: plugin, socket: `${DOCKER_PLUGINS}/${plugin}.sock` },
+      }),
       dockerSocket: this.state.settings().dockerSocket ?? DOCKER_SOCKET,
       hostsFile: path('run', 'hosts'),
       helpers: HELPERS,

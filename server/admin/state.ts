@@ -23,6 +23,8 @@ const Settings = z.strictObject({
   dockerSocket: z.string().optional(),
   /** How many containers wait for the next script. */
   warm: z.int().min(0).max(WARM_MAX).optional(),
+  /** Docker's name for the volume plugin, when there is one. */
+  volumePlugin: z.string().optional(),
   /** What differs from the default rates: docs/operations.md. */
   rates: RateSettings.optional(),
 });

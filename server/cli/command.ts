@@ -45,6 +45,8 @@ export interface Command<O extends Options = Options> {
    * where the usage does not show them, as `--commit live|on-success` does.
    */
   readonly choices?: Readonly<Record<string, readonly string[]>>;
+  /** Options whose value may be left out, with what they stand for then. */
+  readonly impliedValues?: Readonly<Record<string, string>>;
   /** For programs: the overview leaves it out, and completion does not offer it. */
   readonly isHidden?: boolean;
   run(invocation: Invocation<O>, io: Io): Promise<number>;
@@ -116,7 +118,11 @@ export async function dispatch(
 function parse(found: Command, args: readonly string[]): Invocation<Options> {
   try {
     const { values, positionals } = parseArgs({
-      args: args.map((word) => (NEGATIVE.test(word) ? MARK + word : word)),
+      args: args.map((word, i) => {
+        const implied = found.impliedValues?.[word.replace(/^--/, '')];
+        if (implied !== undefined && /^(-|$)/.test(args[i + 1] ?? '')) return `${word}=${implied}`;
+        return NEGATIVE.test(word) ? MARK + word : word;
+      }),
       options: found.options,
       allowPositionals: true,
       strict: true,

@@ -11,7 +11,7 @@ export const up = command({
   name: 'up',
   summary: 'Start server and mountd on this machine',
   usage:
-    'cronium up [--state DIR] [--listen HOST:PORT] [--driver NAME] [--warm COUNT] [--master-key-command COMMAND] [--damaged] [--log-level LEVEL] [--json]',
+    'cronium up [--state DIR] [--listen HOST:PORT] [--driver NAME] [--warm COUNT] [--volume-plugin [NAME] | --no-volume-plugin] [--master-key-command COMMAND] [--damaged] [--log-level LEVEL] [--json]',
   help: [
     'The first start creates a certificate authority, the certificates of server, host and operator, the',
     'encryption keys and the database, all in the state directory. Starting twice is fine.',
@@ -22,6 +22,8 @@ export const up = command({
     '                       and a script that waits for the server cannot be killed; docs/drivers.md has the rest',
     '  --warm COUNT         containers that are started before a script asks for them (default 2, 0 for none; kept from',
     '                       then on): they are of the kinds that were run last, and each serves one script',
+    '  --volume-plugin [NAME]  serve prepared executions to Docker as volumes of this driver (default name cronium), kept from',
+    '                       then on; see: cronium exec create --help; --no-volume-plugin: not any more',
     '  --master-key-command COMMAND  prints the key that wraps all others, 32 bytes in base64url, instead of the file',
     '                       STATE/server/master.key; kept from then on',
     '  --damaged            serve a store that is damaged, for reading only: to save what is left',
@@ -33,11 +35,14 @@ export const up = command({
     ...COMMON,
     listen: { type: 'string' },
     driver: { type: 'string', default: 'kernel' },
+    'volume-plugin': { type: 'string' },
+    'no-volume-plugin': { type: 'boolean', default: false },
     'log-level': { type: 'string', default: 'info' },
     warm: { type: 'string' },
     'master-key-command': { type: 'string' },
     damaged: { type: 'boolean', default: false },
   },
+  impliedValues: { 'volume-plugin': 'cronium' },
   async run({ positionals, values }, io) {
     atMost(positionals, 0);
     const target = installation(values.state, io);
@@ -54,6 +59,7 @@ export const up = command({
       logLevel: level,
       driver: driver.data,
       warm,
+      volumePlugin: volumePlugin(values['volume-plugin'], values['no-volume-plugin']),
       masterKeyCommand: values['master-key-command'],
       damaged: values.damaged,
     });
@@ -72,6 +78,19 @@ export const up = command({
     return 0;
   },
 });
+
+/** Null: none; undefined: as before. */
+function volumePlugin(name: string | undefined, isOff: boolean): string | null | undefined {
+  if (isOff && name !== undefined)
+    throw new Misuse('--volume-plugin and --no-volume-plugin exclude each other');
+  if (isOff) return null;
+  if (name !== undefined && !/^[a-z0-9][a-z0-9_.-]{0,31}$/.test(name))
+    throw new Misuse(
+      `--volume-plugin ${name}: use 1-32 small letters, digits, "_", "." or "-" for a name`,
+    );
+  if (name === 'local') throw new Misuse("--volume-plugin local: that is Docker's own driver");
+  return name;
+}
 
 export const down = command({
   name: 'down',
@@ -105,12 +124,12 @@ export const upgrade = command({
   async run({ positionals, values }, io) {
     atMost(positionals, 0);
     const target = installation(values.state, io);
-    const { executions } = await target.upgrade(logLevel(values['log-level']));
+    const { executions, prepared = [] } = await target.upgrade(logLevel(values['log-level']));
+    const count = executions.length + prepared.length;
     using mountd = await target.control();
     const { software, pid } = await mountd.call('status', {});
-    if (values.json)
-      io.out(`${JSON.stringify({ software, pid, executions: executions.length })}\n`);
-    else io.err(`${software} serves now; executions that go on: ${executions.length}`);
+    if (values.json) io.out(`${JSON.stringify({ software, pid, executions: count })}\n`);
+    else io.err(`${software} serves now; executions that go on: ${count}`);
     return 0;
   },
 });
@@ -177,13 +196,24 @@ async function problemOr<T>(ask: () => Promise<T>): Promise<T | { problem: strin
   }
 }
 
-function mountdLines({ pid, mount, driver, link, executions }: MountdStatus): string {
+function mountdLines({
+  pid,
+  mount,
+  driver,
+  link,
+  executions,
+  prepared = [],
+}: MountdStatus): string {
   const connected = link.connected ? 'connected' : `not connected: ${link.problem ?? 'unknown'}`;
   return [
     `mountd  up as process ${pid}, mount ${mount} (driver ${driver}), ${connected}`,
     ...executions.map(
       ({ executionId, runtime, startedAt, script }) =>
         `        ${executionId}  ${runtime}  ${script}  since ${new Date(startedAt).toISOString()}`,
+    ),
+    ...prepared.map(
+      ({ executionId, runtime, isMounted, expiresAt }) =>
+        `        ${executionId}  ${runtime ?? 'container'}  prepared${isMounted ? ' and mounted' : ''}, to be finished before ${new Date(expiresAt).toISOString()}`,
     ),
   ].join('\n');
 }

@@ -8,6 +8,7 @@ import { doctor } from './doctor-command.js';
 import { EXECUTION_COMMANDS } from './execution-commands.js';
 import { down, status, up, upgrade } from './lifecycle-commands.js';
 import { executionLogs } from './log-command.js';
+import { PREPARED_COMMANDS } from './prepared-commands.js';
 import { QUOTA_COMMANDS } from './quota-commands.js';
 import { run } from './run-command.js';
 import { STORE_COMMANDS } from './store-commands.js';
@@ -28,6 +29,7 @@ const COMMANDS: readonly Command[] = [
   ...EXECUTION_COMMANDS,
   executionLogs,
   ...USAGE_COMMANDS,
+  ...PREPARED_COMMANDS,
   ...AUDIT_COMMANDS,
   ...CERTIFICATE_COMMANDS,
   ...TOKEN_COMMANDS,

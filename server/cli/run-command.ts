@@ -44,7 +44,8 @@ const RUN_CHANNEL = 1;
 export const LOST_WAIT_MS = 20_000;
 const LOST_POLL_MS = 200;
 
-const RUNTIME_OF: Readonly<Record<string, RuntimeName>> = {
+/** By a script's extension. */
+export const RUNTIME_OF: Readonly<Record<string, RuntimeName>> = {
   '.sh': 'bash',
   '.bash': 'bash',
   '.py': 'python',
@@ -156,6 +157,7 @@ export const run = command({
 });
 
 async function runForPerson(running: Running, io: Io): Promise<number> {
+  /** Those of a bash script stand in its error output already. */
   const shown = new Set<string>();
   // A slow reader slows the script down, not our memory up.
   const writer = new PacedWriter(running);
@@ -164,6 +166,12 @@ async function runForPerson(running: Running, io: Io): Promise<number> {
     if (text.startsWith('Warning: ')) shown.add(text.trimEnd());
     writer.write(stream === 'stdout' ? process.stdout : process.stderr, data);
   });
+  tellResult(result, io, shown);
+  return result.status === 'succeeded' ? 0 : 1;
+}
+
+/** `shown`: warnings that stand in what the script has printed. */
+export function tellResult(result: RunResult, io: Io, shown: ReadonlySet<string>): void {
   const {
     status,
     exitCode,
@@ -175,7 +183,6 @@ async function runForPerson(running: Running, io: Io): Promise<number> {
     variables,
     warnings,
   } = result;
-  // Those of a bash script stand in its error output already.
   for (const warning of warnings) if (!shown.has(warning)) io.err(warning);
   const how = signal === null ? `exit code ${exitCode}` : `signal ${signal}`;
   const known = exitCode === null && signal === null ? '' : ` (${how})`;
@@ -185,7 +192,6 @@ async function runForPerson(running: Running, io: Io): Promise<number> {
   for (const [key, text] of variables.set) io.err(`set        ${key} = ${text}`);
   for (const key of variables.secrets) io.err(`set        ${key} = (secret)`);
   for (const key of variables.deleted) io.err(`deleted    ${key}`);
-  return status === 'succeeded' ? 0 : 1;
 }
 
 async function runForProgram(running: Running, io: Io): Promise<number> {
@@ -202,15 +208,20 @@ async function runForProgram(running: Running, io: Io): Promise<number> {
         `Warning: ${stream} had ${bytes[stream]} bytes; the first ${JSON_LOG_BYTES_MAX} are here`,
       );
   const text = (stream: Log['stream']) => Buffer.concat(written[stream]).toString('utf8');
-  io.out(`${resultJson(result, text('stdout'), text('stderr'))}\n`);
+  const printed = { stdout: text('stdout'), stderr: text('stderr') };
+  io.out(`${resultJson(result, printed)}\n`);
   return result.status === 'succeeded' ? 0 : 1;
 }
 
 /**
  * Values stand in it as their own source text, so that 1.0 and 2^63 arrive as they were written. Secret variables that were set
- * stand in `variables.secrets`, without their values; there is no such list when there are none.
+ * stand in `variables.secrets`, without their values; there is no such list when there are none. What was printed stands in it
+ * where we know it.
  */
-export function resultJson(result: RunResult, stdout: string, stderr: string): string {
+export function resultJson(
+  result: RunResult,
+  printed?: Readonly<Record<Log['stream'], string>>,
+): string {
   const {
     executionId,
     status,
@@ -231,8 +242,10 @@ export function resultJson(result: RunResult, stdout: string, stderr: string): s
     ['status', JSON.stringify(status)],
     ['exitCode', JSON.stringify(exitCode)],
     ['signal', JSON.stringify(signal)],
-    ['stdout', JSON.stringify(stdout)],
-    ['stderr', JSON.stringify(stderr)],
+    ...Object.entries(printed ?? {}).map(([stream, text]): [string, string] => [
+      stream,
+      JSON.stringify(text),
+    ]),
     ['output', output ?? 'null'],
     ['condition', JSON.stringify(condition)],
     ['variables', `{"set":{${set}},${secrets}"deleted":${JSON.stringify(variables.deleted)}}`],
@@ -394,7 +407,7 @@ const Ended = z.object({
   signal: z.string().nullable().optional(),
 });
 
-function readScript(path: string): Buffer {
+export function readScript(path: string): Buffer {
   try {
     return readFileSync(path);
   } catch (error) {
@@ -413,7 +426,7 @@ function runtimeOf(name: string | undefined, path: string): RuntimeName {
 }
 
 /** What the script finds in input.json: given, or made of what others left. */
-async function inputOf(
+export async function inputOf(
   values: {
     input?: string | undefined;
     'input-from'?: string[] | undefined;
@@ -428,7 +441,7 @@ async function inputOf(
   return await chainedInput(server, from, io);
 }
 
-async function eventArgument(argument: string, io: Io): Promise<RunRequest['event']> {
+export async function eventArgument(argument: string, io: Io): Promise<RunRequest['event']> {
   const text = await jsonArgument(argument, '--event', io);
   const event = EventDocument.partial().safeParse(JSON.parse(text));
   if (event.success) return event.data;

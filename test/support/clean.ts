@@ -8,7 +8,8 @@ import { eventually, type TestInstallation } from './installation.js';
  * for a script may.
  */
 export async function isClean(t: Test, cronium: TestInstallation): Promise<void> {
-  const runs = () => readdirSync(join(cronium.state, 'mountd/runs'));
+  const runs = () =>
+    ['runs', 'prepared'].flatMap((name) => readdirSync(join(cronium.state, 'mountd', name)));
   const scratch = () =>
     readdirSync(join(cronium.state, 'mountd/scratch')).filter((name) => name !== 'mount.json');
   await eventually('no container, scratch or record is left', async () => {
