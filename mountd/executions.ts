@@ -22,6 +22,7 @@ import {
   type RunningContainer,
 } from './containers.js';
 import type { RunListener } from './control-server.js';
+import type { Egress, RunNetwork } from './egress.js';
 import { eventDocument } from './event-document.js';
 import { LAUNCH, type Launch, launchOf } from './launch-files.js';
 import { MaskedLog } from './masked-log.js';
@@ -49,6 +50,7 @@ export interface ExecutionsOptions {
   readonly link: Link;
   readonly mount: MountHost;
   readonly containers: Containers;
+  readonly egress: Egress;
   readonly records: RunRecords;
   /** Among the machines whose certificates have the same name. */
   readonly instance: string;
@@ -179,7 +181,11 @@ export class Executions implements AsyncDisposable {
     const { link, mount, containers, mountPoint, hostsFile, uid, gid } = this.#options;
     const { runtime, exact, user, org, timeoutMs, profile, readOnly } = record.request;
     const image = record.request.image ?? LAUNCH[runtime].image;
-    if (!isResumed) await containers.assertImage(image);
+    await using network = this.#options.egress.forRun(executionId, record.request.egress);
+    if (!isResumed) {
+      await containers.assertImage(image);
+      await network.resolve();
+    }
 
     const event = eventDocument(record);
     const printed = new MaskedLog(async (log) => await listener.log(log), record.secrets);
@@ -220,7 +226,7 @@ export class Executions implements AsyncDisposable {
       const launch = this.#launchOf(record);
       await using tree = await this.#treeOf(run, channel, printed, event, launch);
       news.deliverTo(tree);
-      await using container = await this.#containerOf(run, {
+      await using container = await this.#containerOf(run, network, {
         executionId,
         image,
         command: launch.command,
@@ -353,6 +359,7 @@ export class Executions implements AsyncDisposable {
   /** @throws Lost when it was started, and is gone */
   async #containerOf(
     { executionId, record, isResumed }: Run,
+    network: RunNetwork,
     spec: ContainerSpec,
   ): Promise<RunningContainer> {
     const { containers } = this.#options;
@@ -361,8 +368,9 @@ export class Executions implements AsyncDisposable {
       if (container !== undefined) return container;
       if (record.isStarted === true) throw new Lost('somebody removed its container');
     }
+    const opened = await network.open();
     this.#write(record, { startedAt: Date.now() });
-    const container = await containers.start(spec, isResumed);
+    const container = await containers.start({ ...spec, network: opened }, isResumed);
     this.#write(record, { isStarted: true });
     return container;
   }

@@ -11,6 +11,7 @@ import { asBridgeError, BridgeError } from '#bridge/wire/errors.js';
 import { type Beat, Go, MountdConfig, type Replaced, type StartReport } from './config.js';
 import { Containers } from './containers.js';
 import { ControlServer, type Upgrade } from './control-server.js';
+import { Egress } from './egress.js';
 import { Executions } from './executions.js';
 import { beat } from './heartbeat.js';
 import { Life } from './life.js';
@@ -150,13 +151,14 @@ async function serve({ takeOver }: Go): Promise<number> {
     instance: config.instance,
     seccomp: JSON.stringify(JSON.parse(readFileSync(config.seccompFile, 'utf8'))),
   });
+  const egress = new Egress({ ...config, log });
   let executions: Executions | undefined;
   if (!takeOver) records.clear();
   const before = records.all();
   const resumed = new Set<string>(before.map(({ executionId }) => executionId));
   const isOurs = (executionId: string) =>
     executions?.isOurs(executionId) ?? resumed.has(executionId);
-  using reaper = new Reaper(containers, isOurs, log);
+  using reaper = new Reaper([containers, egress], isOurs, log);
   if (!takeOver)
     await Promise.race([reaper.first, sleep(FIRST_REAP_MS, undefined, { ref: false })]);
   await using link = new Link({
@@ -182,6 +184,7 @@ async function serve({ takeOver }: Go): Promise<number> {
     link,
     mount,
     containers,
+    egress,
     records,
     log,
     onUnknown: (executionId, reason) => lost.add(executionId, reason),

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { EgressTargets } from './egress.js';
 import { CALL_DEADLINE_MS_MAX } from './limits.js';
 import { ExecutionId, JsonText, OwnerId } from './names.js';
 import { Profile } from './protocol/credentials.js';
@@ -57,6 +58,8 @@ export const RunRequest = z.strictObject({
   profile: Profile.optional(),
   /** Every write to the server is refused. */
   readOnly: z.boolean().optional(),
+  /** All that the script may connect to; default nothing: it has no network. */
+  egress: EgressTargets.optional(),
 });
 export type RunRequest = z.infer<typeof RunRequest>;
 
@@ -85,7 +88,7 @@ export type RunResult = z.infer<typeof RunResult>;
  * How trees and runs are noted for the process that takes over: another number for every change that an older, or a newer,
  * program would not understand.
  */
-export const JOURNAL_FORMAT = 1;
+export const JOURNAL_FORMAT = 2;
 
 export const MountdStatus = z.strictObject({
   software: z.string(),
