@@ -82,13 +82,15 @@ export class EgressFilter {
     }
   }
 
-  /** Idempotent. */
+  /** Idempotent; what can be removed is, even if not all can. @throws BridgeError */
   async remove(executionId: string): Promise<void> {
     const bridge = bridgeOf(executionId);
-    for (const hook of hooks()) {
+    const removing = hooks().map(async (hook) => {
       const rules = removal(await rulesIn(hook), hook, bridge, this.#mark(executionId));
       if (rules.length > 0) await restore(hook, rules);
-    }
+    });
+    for (const one of await Promise.allSettled(removing))
+      if (one.status === 'rejected') throw one.reason;
   }
 
   /** Whether nobody has taken any of an execution's rules away. */
@@ -107,8 +109,9 @@ export class EgressFilter {
   /** Executions of this installation that have any rules. */
   async executions(): Promise<string[]> {
     const found = new Set<string>();
+    // A table that cannot be read, as one that this kernel does not have, holds none of ours.
     for (const hook of hooks())
-      for (const rule of await rulesIn(hook)) {
+      for (const rule of await rulesIn(hook).catch(() => [])) {
         const [, instance, executionId] = marked(rule)?.split(':') ?? [];
         if (instance === this.#instance && executionId !== undefined) found.add(executionId);
       }
