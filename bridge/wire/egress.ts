@@ -11,6 +11,8 @@ const PORT = `a port is a whole number from 1 to ${PORT_MAX}`;
 const NAME =
   /^(?=.{1,253}$)(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*(?=[^.]*[a-z])[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?$/i;
 
+const NUMBERS = /^(?:0x[\da-f]*|\d+)(?:\.(?:0x[\da-f]*|\d+))*$/i;
+
 /** What is wrong with it; undefined: it is a name or an IPv4 address. */
 function problemOf(host: string): string | undefined {
   if (isIPv4(host)) return undefined;
@@ -19,8 +21,7 @@ function problemOf(host: string): string | undefined {
   if (host.includes('*')) return 'a wildcard cannot be allowed: name every host';
   if (host.includes('/')) return 'a range of addresses cannot be allowed: name every host';
   // getaddrinfo(3) takes the last for an address, too.
-  if (/^[\d.]+$/.test(host) || /(^|\.)0x[\da-f]*$/i.test(host))
-    return 'an IPv4 address has four numbers from 0 to 255, as 192.0.2.1';
+  if (NUMBERS.test(host)) return 'an IPv4 address has four numbers from 0 to 255, as 192.0.2.1';
   return NAME.test(host) ? undefined : 'a host is a name or an IPv4 address';
 }
 
