@@ -15,6 +15,8 @@ export interface EgressOptions {
   readonly dockerSocket: string;
   /** As the containers': what others have made is left alone. */
   readonly instance: string;
+  /** What an earlier process has begun goes on, and removes what it has made. */
+  readonly takeOver?: boolean;
   readonly log: Logger;
 }
 
@@ -27,8 +29,8 @@ export class Egress {
   readonly #options: EgressOptions;
   readonly #filter: EgressFilter;
   readonly #resolver = new Resolver();
-  /** An earlier process may have left rules without a network. */
-  #isChecked = false;
+  /** Else an earlier process may have left rules without a network. */
+  #isChecked: boolean;
   #turn: Promise<unknown> = Promise.resolve();
 
   /** Called when a network, or its rules, could not be removed. */
@@ -36,6 +38,7 @@ export class Egress {
 
   constructor(options: EgressOptions) {
     this.#options = options;
+    this.#isChecked = options.takeOver === true;
     this.#docker = new Docker({ socketPath: options.dockerSocket });
     this.#filter = new EgressFilter(options.instance);
   }

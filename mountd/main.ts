@@ -151,7 +151,7 @@ async function serve({ takeOver }: Go): Promise<number> {
     instance: config.instance,
     seccomp: JSON.stringify(JSON.parse(readFileSync(config.seccompFile, 'utf8'))),
   });
-  const egress = new Egress({ ...config, log });
+  const egress = new Egress({ ...config, takeOver, log });
   let executions: Executions | undefined;
   if (!takeOver) records.clear();
   const before = records.all();
