@@ -12,7 +12,7 @@ const STOP_GRACE_S = 2;
 /** For Docker to create or start one: with a hundred others they wait for each other. */
 const START_MS = 60_000;
 /** For any other answer of Docker's. Ending a process that waits for a file system that hangs takes it 16 s. */
-const ANSWER_MS = 30_000;
+export const ANSWER_MS = 30_000;
 /** The end of a container's output and the news of its end come together; after this, somebody has to ask. */
 const END_POLL_MS = 1_000;
 
@@ -79,12 +79,21 @@ export interface ContainerSpec {
   readonly env: Readonly<Record<string, string>>;
   /** What stands at /cronium: a directory in the mount. */
   readonly source: string;
-  /** A file to stand at /etc/hosts: without a network Docker leaves it empty, and localhost would not resolve. */
+  /** A file to stand at /etc/hosts where there is no network: Docker leaves it empty, and localhost would not resolve. */
   readonly hostsFile: string;
   readonly uid: number;
   readonly gid: number;
   readonly memoryBytes: number;
   readonly cpus: number;
+  /** Default: none. */
+  readonly network?: ContainerNetwork | undefined;
+}
+
+/** The only thing a container can reach the world by; whatever passes through it is filtered outside. */
+export interface ContainerNetwork {
+  readonly name: string;
+  /** `name:address`, for /etc/hosts. */
+  readonly hosts: readonly string[];
 }
 
 export interface Exit {
@@ -253,7 +262,7 @@ export class Containers {
       }
   }
 
-  #options({ env, memoryBytes, ...spec }: ContainerSpec): Docker.ContainerCreateOptions {
+  #options({ env, memoryBytes, network, ...spec }: ContainerSpec): Docker.ContainerCreateOptions {
     return {
       name: nameOf(spec.place),
       Image: spec.image,
@@ -267,13 +276,21 @@ export class Containers {
         'cronium.place': spec.place,
       },
       // Without a network stack to set up, Docker starts the container in half the time.
-      NetworkDisabled: true,
+      NetworkDisabled: network === undefined,
       AttachStdout: true,
       AttachStderr: true,
       Tty: false,
       OpenStdin: false,
       HostConfig: {
-        NetworkMode: 'none',
+        NetworkMode: network?.name ?? 'none',
+        // The resolver that Docker puts into a container asks on its behalf, and with a resolver of the machine's own (127.0.0.53) it
+        // would ask from outside. Told of one at 127.0.0.1, it means the container's own, where there is none.
+        ...(network !== undefined && {
+          Dns: ['127.0.0.1'],
+          DnsOptions: ['timeout:1', 'attempts:1'], // it leaves questions unanswered
+          DnsSearch: ['.'],
+          ExtraHosts: [...network.hosts],
+        }),
         CapDrop: ['ALL'],
         SecurityOpt: [...this.#securityOptions],
         MaskedPaths: [...MASKED_PATHS],
@@ -296,7 +313,16 @@ export class Containers {
           '/tmp': tmpOptions(memoryBytes),
         },
         Mounts: [
-          { Type: 'bind', Source: spec.hostsFile, Target: '/etc/hosts', ReadOnly: true },
+          ...(network === undefined
+            ? [
+                {
+                  Type: 'bind',
+                  Source: spec.hostsFile,
+                  Target: '/etc/hosts',
+                  ReadOnly: true,
+                } as const,
+              ]
+            : []), // Docker writes one
           {
             Type: 'bind',
             Source: spec.source,
@@ -324,23 +350,7 @@ export class Containers {
   }
 
   #sentence(error: unknown): BridgeError {
-    if (error instanceof BridgeError) return error;
-    const code = errnoCode(error);
-    const isLate = error instanceof Error && /^(AbortError|TimeoutError)$/.test(error.name);
-    if (isLate)
-      return new BridgeError('unavailable', `Docker on ${this.#socketPath} does not answer`, {
-        cause: error,
-      });
-    if (code === 'ENOENT' || code === 'ECONNREFUSED' || code === 'EACCES')
-      return new BridgeError(
-        'unavailable',
-        `no Docker engine answers on ${this.#socketPath} (${code}): start it with scripts/setup --only machine`,
-        { cause: error },
-      );
-    const text = error instanceof Error ? error.message : String(error);
-    if (/unescaped characters|invalid reference format/.test(text))
-      return new BridgeError('invalid', 'this is no name of an image', { cause: error });
-    return new BridgeError('unavailable', `Docker: ${text}`, { cause: error });
+    return engineError(error, this.#socketPath);
   }
 }
 
@@ -472,7 +482,7 @@ async function* demultiplex(raw: AsyncIterable<Buffer>): AsyncIterable<LogChunk>
 
 const LOG_HEADER_BYTES = 8;
 
-const within = (ms: number): AbortSignal => AbortSignal.timeout(ms);
+export const within = (ms: number): AbortSignal => AbortSignal.timeout(ms);
 
 /** For what lasts when it has begun, or cannot be aborted: nobody waits any longer. */
 async function orLate<T>(promise: Promise<T>, ms: number): Promise<T> {
@@ -490,6 +500,27 @@ async function orLate<T>(promise: Promise<T>, ms: number): Promise<T> {
   }
 }
 
-function statusOf(error: unknown): number | undefined {
+export function statusOf(error: unknown): number | undefined {
   return error instanceof Error && 'statusCode' in error ? Number(error.statusCode) : undefined;
+}
+
+/** Whatever the engine at `socketPath` answered, or did not, in words. */
+export function engineError(error: unknown, socketPath: string): BridgeError {
+  if (error instanceof BridgeError) return error;
+  const code = errnoCode(error);
+  const isLate = error instanceof Error && /^(AbortError|TimeoutError)$/.test(error.name);
+  if (isLate)
+    return new BridgeError('unavailable', `Docker on ${socketPath} does not answer`, {
+      cause: error,
+    });
+  if (code === 'ENOENT' || code === 'ECONNREFUSED' || code === 'EACCES')
+    return new BridgeError(
+      'unavailable',
+      `no Docker engine answers on ${socketPath} (${code}): start it with scripts/setup --only machine`,
+      { cause: error },
+    );
+  const text = error instanceof Error ? error.message : String(error);
+  if (/unescaped characters|invalid reference format/.test(text))
+    return new BridgeError('invalid', 'this is no name of an image', { cause: error });
+  return new BridgeError('unavailable', `Docker: ${text}`, { cause: error });
 }

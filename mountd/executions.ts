@@ -16,6 +16,7 @@ import type { EventDocument } from '#bridge/wire/protocol.js';
 import { AwaitedListener, type Received } from './awaited-listener.js';
 import { ContainerLost, type Containers, nameOf, type RunningContainer } from './containers.js';
 import type { RunListener } from './control-server.js';
+import type { Egress, RunNetwork } from './egress.js';
 import { eventDocument } from './event-document.js';
 import { coldLaunch, LAUNCH, type Launch, launchOf, warmFiles } from './launch-files.js';
 import { MaskedLog } from './masked-log.js';
@@ -55,6 +56,7 @@ export interface ExecutionsOptions {
   readonly mount: MountHost;
   readonly containers: Containers;
   readonly warm: WarmContainers;
+  readonly egress: Egress;
   readonly records: RunRecords;
   readonly watch: Watch;
   /** Among the machines whose certificates have the same name. */
@@ -200,7 +202,9 @@ export class Executions implements AsyncDisposable {
     const { runtime, exact, timeoutMs } = record.request;
     const { memoryBytes, cpus, logBytesMax = LOG_BYTES_MAX } = record.request;
     const image = record.request.image ?? LAUNCH[runtime].image;
+    await using network = this.#options.egress.forRun(executionId, record.request.egress);
     const imageId = isResumed ? image : await containers.imageId(image);
+    if (!isResumed) await network.resolve();
 
     const event = eventDocument(record);
     const printed = new MaskedLog(async (log) => await listener.log(log), record.secrets);
@@ -224,15 +228,16 @@ export class Executions implements AsyncDisposable {
     this.#running.set(executionId, shown);
     try {
       const kind = { imageId, memoryBytes, cpus };
-      await using waiting = isResumed ? undefined : warm.take(kind);
+      const canBeWarm = !isResumed && record.request.egress === undefined;
+      await using waiting = canBeWarm ? warm.take(kind) : undefined;
       // Starting another one takes from what this one has of the machine: it shall not begin with that.
-      using _ahead = isResumed ? undefined : after(AHEAD_MS, () => warm.used(kind));
+      using _ahead = canBeWarm ? after(AHEAD_MS, () => warm.used(kind)) : undefined;
       if (waiting !== undefined) this.#settle(record, waiting.place);
       const launch = this.#launchOf(record);
       const files = waiting === undefined ? coldLaunch(launch).files : warmFiles(launch);
       await using tree = await this.#treeOf(run, channel, printed, event, files);
       news.deliverTo(tree);
-      await using container = await this.#containerOf(run, waiting, launch, imageId);
+      await using container = await this.#containerOf(run, waiting, launch, imageId, network);
       this.#running.set(executionId, { ...shown, containerName: nameOf(placeOf(record)) });
       watch.started(executionId, container, placeOf(record));
       const isWarm = waiting !== undefined;
@@ -388,6 +393,7 @@ export class Executions implements AsyncDisposable {
     waiting: WarmContainer | undefined,
     launch: Launch,
     image: string,
+    network: RunNetwork,
   ): Promise<RunningContainer> {
     const { containers, mountPoint, hostsFile, uid, gid, log } = this.#options;
     const place = placeOf(record);
@@ -397,6 +403,7 @@ export class Executions implements AsyncDisposable {
       const wasWarm = record.place !== undefined && record.startedAt !== undefined;
       if (record.isStarted === true || wasWarm) throw new Lost('somebody removed its container');
     }
+    const opened = await network.open();
     this.#write(record, { startedAt: Date.now() });
     const warm = await waiting?.go().catch(async (error: unknown) => {
       log.warn({ place, reason: asBridgeError(error).message }, 'a container that waited is gone');
@@ -406,7 +413,8 @@ export class Executions implements AsyncDisposable {
     const { command, env } = coldLaunch(launch);
     const { memoryBytes, cpus } = record.request;
     const source = join(mountPoint, place);
-    const spec = { place, image, command, env, source, hostsFile, uid, gid, memoryBytes, cpus };
+    const limits = { memoryBytes, cpus, network: opened };
+    const spec = { place, image, command, env, source, hostsFile, uid, gid, ...limits };
     const container = warm ?? (await containers.start(spec, isResumed));
     this.#write(record, { isStarted: true });
     return container;

@@ -13,6 +13,7 @@ import type { ExecutionId } from '#bridge/wire/names.js';
 import { type Beat, Go, MountdConfig, type Replaced, type StartReport } from './config.js';
 import { Containers } from './containers.js';
 import { ControlServer, type Upgrade } from './control-server.js';
+import { Egress } from './egress.js';
 import { Executions } from './executions.js';
 import { beat } from './heartbeat.js';
 import { Life } from './life.js';
@@ -192,6 +193,7 @@ async function serve({ takeOver }: Go): Promise<number> {
     instance: config.instance,
     seccomp: JSON.stringify(JSON.parse(readFileSync(config.seccompFile, 'utf8'))),
   });
+  const egress = new Egress({ ...config, takeOver, log });
   let executions: Executions | undefined;
   let waiting: WarmContainers | undefined;
   let prepared: PreparedExecutions | undefined;
@@ -208,7 +210,7 @@ async function serve({ takeOver }: Go): Promise<number> {
   const places = new Set(before.map(placeOf));
   const isUsed = (place: string) =>
     (executions?.uses(place) ?? places.has(place)) || waiting?.has(place) === true;
-  using reaper = new Reaper(containers, isUsed, log);
+  using reaper = new Reaper([containers, egress], isUsed, log);
   if (!takeOver)
     await Promise.race([reaper.first, sleep(FIRST_REAP_MS, undefined, { ref: false })]);
   await using link = new Link({
@@ -243,6 +245,7 @@ async function serve({ takeOver }: Go): Promise<number> {
     channels: new Channels(link),
     mount,
     containers,
+    egress,
     log,
     onUnknown: (executionId: ExecutionId, reason: string) => lost.add(executionId, reason),
   };

@@ -1,21 +1,28 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { asBridgeError } from '#bridge/wire/errors.js';
-import type { Containers } from './containers.js';
 
 /** One short question to Docker; a container whose run is over and that could not be removed then stays no longer. */
 const EVERY_MS = 30_000;
 /** While Docker is away, or keeps one that it should remove: it is back within seconds, or an operator is at work. */
 const RETRY_MS = 5_000;
 
-/** Removes this mountd's containers that serve no execution: of earlier lives, and those that Docker kept. */
+/** What executions leave behind in Docker. */
+export interface Remains {
+  /** Removes those whose places are not `wanted`; returns how many. @throws BridgeError when Docker does not do it */
+  reap(wanted: (place: string) => boolean): Promise<number>;
+  /** Called when one could not be removed. */
+  onLeft: () => void;
+}
+
+/** Removes this mountd's containers, and then their networks, that serve no execution: of earlier lives, and those that Docker kept. */
 export class Reaper implements Disposable {
   /** Resolves when Docker was asked once, whatever it said. */
   readonly first: Promise<void>;
   readonly #closing = new AbortController();
 
   constructor(
-    containers: Pick<Containers, 'reap' | 'onLeft'>,
+    remains: readonly Remains[],
     wanted: (place: string) => boolean,
     log: Logger,
     { everyMs = EVERY_MS, retryMs = RETRY_MS } = {},
@@ -24,8 +31,10 @@ export class Reaper implements Disposable {
     let isAway = false;
     const reap = async (): Promise<number> => {
       try {
-        const count = await containers.reap(wanted);
-        if (count > 0) log.warn({ count }, 'removed containers that serve no execution');
+        let count = 0;
+        for (const kind of remains) count += await kind.reap(wanted);
+        if (count > 0)
+          log.warn({ count }, 'removed containers, or networks, that serve no execution');
         isAway = false;
         return everyMs;
       } catch (error) {
@@ -39,10 +48,11 @@ export class Reaper implements Disposable {
     this.first = first.then(() => {});
     let isLeft = false;
     let pause = new AbortController();
-    containers.onLeft = () => {
-      isLeft = true;
-      pause.abort();
-    };
+    for (const kind of remains)
+      kind.onLeft = () => {
+        isLeft = true;
+        pause.abort();
+      };
     void (async () => {
       let pauseMs = await first;
       for (;;) {

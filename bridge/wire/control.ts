@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { EgressTargets } from './egress.js';
 import { CALL_DEADLINE_MS_MAX } from './limits.js';
 import { ExecutionId, JsonText, OwnerId } from './names.js';
 import { Profile } from './protocol/credentials.js';
@@ -66,6 +67,8 @@ export const RunRequest = z.strictObject({
   profile: Profile.optional(),
   /** Every write to the server is refused. */
   readOnly: z.boolean().optional(),
+  /** All that the script may connect to; default nothing: it has no network. */
+  egress: EgressTargets.optional(),
 });
 export type RunRequest = z.infer<typeof RunRequest>;
 

@@ -11,6 +11,7 @@ import {
 import { dirname, join } from 'node:path';
 import { z } from 'zod';
 import { asBridgeError, errnoCode } from '#bridge/wire/errors.js';
+import { egressFinding, lookAtFilter } from './doctor-egress.js';
 import { engineFindings, lookAtEngine } from './doctor-engine.js';
 import { bad, type Finding, ok, quoted } from './doctor-finding.js';
 import {
@@ -51,6 +52,7 @@ export async function examine(installation: Installation): Promise<Finding[]> {
   const groups = await Promise.all([
     guarded('host', hostFindings),
     guarded('docker', async () => engineFindings(await lookAtEngine(dockerSocketOf(state)))),
+    guarded('egress', async () => [egressFinding(await lookAtFilter())]),
     guarded('disk', () => diskOf(state)),
     guarded('mount', () => mountOf(installation)),
     guarded('installation', async () => await installationFindings(installation)),

@@ -31,6 +31,7 @@ import { Installation } from '#server/admin/installation.js';
 import { State } from '#server/admin/state.js';
 import { chainedInput } from './chained-input.js';
 import { COMMON, command, type Io, Misuse } from './command.js';
+import { egressOf } from './egress.js';
 import { PacedWriter } from './paced-writer.js';
 import { bytes, DEFAULT_USER, duration, jsonArgument, oneOf, owner } from './values.js';
 
@@ -73,6 +74,7 @@ const OPTIONS = {
   compat: { type: 'string' },
   profile: { type: 'string', default: 'local' },
   'read-only': { type: 'boolean', default: false },
+  egress: { type: 'string', multiple: true },
 } as const;
 
 export const run = command({
@@ -84,7 +86,8 @@ export const run = command({
     '            [--user ID] [--org ID] [--env K=V]... [--timeout 30s] [--memory 256m] [--cpus 1]',
     '            [--log-limit 1g]',
     '            [--commit live|on-success] [--strict] [--compat exact]',
-    '            [--profile local|remote] [--read-only] [--state DIR] [--json] SCRIPT',
+    '            [--profile local|remote] [--read-only] [--egress HOST:PORT[,HOST:PORT...]]...',
+    '            [--state DIR] [--json] SCRIPT',
   ].join('\n'),
   help: [
     '  --runtime NAME       bash, python or node (default: by the extension .sh .py .js)',
@@ -109,6 +112,8 @@ export const run = command({
     '  --profile NAME       what the script may do: local, everything (default); remote, read variables and give results, but',
     '                       writing variables.json is refused (EACCES)',
     '  --read-only          every write to the server is refused (EROFS), of results too',
+    '  --egress HOST:PORT   a destination of TCP connections that the script may open, and nothing else; HOST is a name or an',
+    '                       IPv4 address; several with commas, or repeat (default: the script has no network)',
     '  --json               one JSON object on standard output, nothing else',
     '',
     'Values of secret variables are shown as *** in what the script prints, and not at all in the result.',
@@ -148,6 +153,7 @@ export const run = command({
       strict: values.strict,
       profile: oneOf(values.profile, PROFILES, '--profile'),
       readOnly: values['read-only'],
+      ...(values.egress !== undefined && { egress: egressOf(values.egress) }),
     };
     const target = new Installation(State.of(values.state, io.env));
     target.state.settings(); // says so when nothing is installed

@@ -298,7 +298,7 @@ wait $reader
     const { pid } = await control.call('status', {});
     await t.rejects(control.call('upgrade', { supervisor: '/', config: '{}', journalFormat: 99 }), {
       code: 'conflict',
-      message: /reads journals of format 99.*have format 1/,
+      message: /reads journals of format 99.*have format 2/,
     });
     t.equal((await control.call('status', {})).pid, pid, 'nothing has changed');
     const root = new URL('../../../', import.meta.url).pathname;

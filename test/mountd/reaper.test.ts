@@ -25,7 +25,10 @@ const NEVER = 60_000;
 
 void t.test('what does not run is removed, at once and when Docker is back', async (t) => {
   const docker = new FakeContainers();
-  using reaper = new Reaper(docker, (id) => id === 'running', log, { everyMs: NEVER, retryMs: 5 });
+  using reaper = new Reaper([docker], (id) => id === 'running', log, {
+    everyMs: NEVER,
+    retryMs: 5,
+  });
   await reaper.first;
   t.same(docker.present, ['running'], 'what runs stays');
 
@@ -46,7 +49,7 @@ void t.test(
   async (t) => {
     const docker = new FakeContainers();
     docker.isAway = true;
-    using reaper = new Reaper(docker, () => false, log, { everyMs: NEVER, retryMs: 5 });
+    using reaper = new Reaper([docker], () => false, log, { everyMs: NEVER, retryMs: 5 });
     await reaper.first;
     t.equal(docker.asked, 1);
     docker.isAway = false;

@@ -408,7 +408,7 @@ for (const [what, [spoil, message]] of Object.entries<[(text: string) => string,
   ],
   'another format': [
     () => `${line('[["V",99]]')}${line('[["C"]]')}`,
-    /^its journal has format 99, and this program reads 1$/,
+    /^its journal has format 99, and this program reads 2$/,
   ],
   'another tree': [
     (text) =>
