@@ -13,6 +13,7 @@ import {
 import { asBridgeError, BridgeError } from '#bridge/wire/errors.js';
 import { ExecutionId } from '#bridge/wire/names.js';
 import type { EventDocument } from '#bridge/wire/protocol.js';
+import { after } from './after.js';
 import { AwaitedListener, type Received } from './awaited-listener.js';
 import { ContainerLost, type Containers, nameOf, type RunningContainer } from './containers.js';
 import type { RunListener } from './control-server.js';
@@ -495,19 +496,3 @@ const RESULT_KEPT_MS = 60_000;
 
 /** A script that takes longer than this shares the machine with the start of the next one's container. */
 const AHEAD_MS = 1_000;
-
-/** Calls `action` once: after `ms`, or when it is disposed of, whichever is first. */
-function after(ms: number, action: () => void): Disposable {
-  let isDone = false;
-  const once = () => {
-    if (!isDone) action();
-    isDone = true;
-  };
-  const timer = setTimeout(once, ms);
-  return {
-    [Symbol.dispose]: () => {
-      clearTimeout(timer);
-      once();
-    },
-  };
-}
