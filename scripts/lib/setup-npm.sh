@@ -24,7 +24,7 @@ setup_build() {
   local stamp=$root/dist/.setup
   cd "$root" || exit
   # Directories too: theirs change when a file is removed.
-  if [ -e "$stamp" ] && [ -z "$(find tsconfig.json package.json package-lock.json "${sources[@]}" \
+  if [ -e "$stamp" ] && [ -z "$(find tsconfig.json package.json package-lock.json scripts/bundle.mjs "${sources[@]}" \
     \( -type d -o -name '*.ts' -o -name '*.json' \) -newer "$stamp" -print -quit 2>/dev/null)" ]; then
     note 'build: up to date'
     return
@@ -33,7 +33,7 @@ setup_build() {
   mkdir -p dist
   # The time before the compiler read anything, so that an edit during the build is not missed.
   touch dist/.setup-started
-  step build 'compiling TypeScript' node_modules/.bin/tsc
+  step build 'compiling TypeScript' npm run -s build
   drop_orphans
   mv dist/.setup-started "$stamp"
 }
