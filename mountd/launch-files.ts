@@ -78,7 +78,8 @@ export const LAUNCH: { readonly [R in RuntimeName]: LaunchRow } = {
  * (docker-init) passes signals to the whole process group, so the script gets its SIGTERM while this waits for it. What a
  * shell remarks on a script that a signal ended ("Terminated") is not the script's stderr and goes nowhere.
  *
- * Without arguments it waits at the gate first: the container was started before it was known what it would run.
+ * Without arguments it waits at the gate first: the container was started before it was known what it would run. The interpreter is the
+ * first word that is not for env(1).
  */
 const LAUNCHER = '.launch/run';
 const GATE = '.launch/gate';
@@ -88,6 +89,11 @@ trap : TERM
 if [ $# = 0 ]; then
   true 2>/dev/null </cronium/${GATE} || exit 1
   . /cronium/${START}
+fi
+for word; do case $word in env | *=*) ;; *) break ;; esac; done
+if ! command -v "$word" >/dev/null; then
+  echo "cronium: there is no $word in this image: use another one (--image), or ours" >&2
+  exit 127
 fi
 exec 3>&2 2>/dev/null
 (exec "$@" 2>&3 3>&-)

@@ -16,6 +16,8 @@ await build({
   sourcesContent: false,
   // Programs with parts that are no JavaScript: loaded from node_modules by the few commands that need them.
   external: ['dockerode', 'level', 'bufferutil'],
+  // A script of node:vm can only require().
+  supported: { 'dynamic-import': false },
   // Paths are made from it: a module finds what it looks for as it would from its own place, because none looks for
   // anything beside itself.
   define: { 'import.meta.url': 'bundleUrl' },

@@ -160,7 +160,7 @@ export function handlersFor(volume: Volume): Handlers {
         const interrupt = new AbortController();
         const finish: Finish = (answer) =>
           answer.open(volume.open(file, flags, caller).id, FOPEN_KEEP_CACHE);
-        return { answer: file.passed(interrupt.signal).then(() => finish), interrupt };
+        return { answer: file.passed(caller, interrupt.signal).then(() => finish), interrupt };
       }
       const handle = volume.open(file, flags, callerOf(request));
       if ((openFlags & OPEN_KILL_SUIDGID) !== 0) volume.clearSetId(file);

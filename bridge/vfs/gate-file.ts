@@ -1,10 +1,12 @@
-import { ESTALE } from './fs-error.js';
+import { EACCES, ESTALE } from './fs-error.js';
+import type { Caller } from './inode.js';
 import { RegularFile } from './regular-file.js';
 import type { Tree } from './tree.js';
 
 /**
  * An empty file whose open(2) waits until the gate is opened. What a container does before it has an execution: it costs no
- * processor time, and going on takes one answer to the kernel. A process that takes over finds a plain file.
+ * processor time, and going on takes one answer to the kernel. A process that takes over finds a plain file. Only the container's user
+ * waits: a backup of the host that reads every file must not.
  */
 export class GateFile extends RegularFile {
   readonly #inFront = new Set<(error?: Error) => void>();
@@ -12,8 +14,8 @@ export class GateFile extends RegularFile {
   /** Called when somebody comes to stand in front of it. */
   onReached: () => void = () => {};
 
-  constructor(tree: Tree) {
-    super(tree, 0o444, { uid: 0, gid: 0 });
+  constructor(tree: Tree, owner: Pick<Caller, 'uid' | 'gid'>) {
+    super(tree, 0o400, owner);
   }
 
   get isOpen(): boolean {
@@ -31,9 +33,13 @@ export class GateFile extends RegularFile {
     for (const go of this.#inFront) go();
   }
 
-  /** Resolves once it is open. Rejects when `signal` aborts, with its reason, and when the file is gone. */
-  async passed(signal: AbortSignal): Promise<void> {
+  /**
+   * Resolves once it is open. Rejects when `signal` aborts, with its reason, and when the file is gone.
+   * @throws FsError EACCES for a stranger, while it is closed
+   */
+  async passed(caller: Pick<Caller, 'uid'>, signal: AbortSignal): Promise<void> {
     if (this.#isOpen) return;
+    if (caller.uid !== this.uid) throw EACCES;
     await new Promise<void>((resolve, reject) => {
       const go = (error?: Error) => {
         this.#inFront.delete(go);

@@ -4,7 +4,7 @@ import { RegularFile } from './regular-file.js';
 /**
  * What a journal says of the inodes and names of one tree. By kind:
  * I id, type, mode, uid, gid, rdev, six numbers of times, what the type adds · Z id: gone · X id, extended attributes ·
- * E directory, name, id (0 = gone), cookie, milliseconds · R a request and its answer (journal.ts)
+ * E directory, name, id (0 = gone), cookie, milliseconds · R a request and its answer (journal.ts) · q: room was refused (tree.ts)
  */
 
 export type InodeType = 'directory' | 'file' | 'symlink' | 'special';

@@ -43,7 +43,7 @@ export class WaitingTree implements AsyncDisposable {
     this.#id = spec.id;
     const tree = new Tree(volume.inodes, join(backing, spec.id), spec.quota);
     this.root = new ExecutionDirectory(tree, spec, volume.root);
-    const gate = new GateFile(tree);
+    const gate = new GateFile(tree, spec);
     this.#gate = gate;
     for (const file of spec.files) putFile(this.root, file, spec);
     place(this.root, spec.gate, gate);

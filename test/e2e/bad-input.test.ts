@@ -146,6 +146,12 @@ void t.test(
         2,
         /--log-limit 0: write a size like 256m or 1g/,
       ],
+      [
+        'an image without the runtime',
+        ['run', '--image', 'cronium-bash:latest', cronium.script('py', 'print(1)')],
+        1,
+        /^cronium: there is no python in this image: use another one \(--image\), or ours$/m,
+      ],
       ['no processor', ['run', '--cpus', '0', hello], 2, /--cpus 0: write a number/],
       [
         'a user id with a slash',

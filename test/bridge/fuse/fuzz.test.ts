@@ -26,7 +26,7 @@ const MESSAGE_MS_MAX = 1000;
 const IO_BYTES_MAX = 1024 * 1024;
 const SESSION_PROGRAM = fileURLToPath(new URL('../../fixtures/fuzz-session.js', import.meta.url));
 
-const UNTOUCHED = ['input.json', 'event.json', '.tmp', 'variables.json'];
+const UNTOUCHED = ['.tmp', 'input.json', 'event.json', 'variables.json'];
 
 t.setTimeout(120_000);
 

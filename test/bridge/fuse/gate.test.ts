@@ -32,10 +32,10 @@ void t.test('a tree that waits', options, async (t) => {
   await using served = await ServedVolume.open();
   const { volume, backing } = served.bare;
   let count = 0;
-  const waitingTree = () =>
+  const waitingTree = (owner = OWNER) =>
     new WaitingTree(volume, backing, {
       id: `waits-${count++}`,
-      ...OWNER,
+      ...owner,
       quota: QUOTA,
       files: [],
       gate: GATE,
@@ -123,6 +123,15 @@ void t.test('a tree that waits', options, async (t) => {
     await waiting.reached;
     waiting.open();
     for (const { stdout } of await Promise.all(shells)) t.equal(stdout, 'on\n');
+  });
+
+  await t.test('who is not its owner does not wait', async (t) => {
+    const index = count;
+    await using waiting = waitingTree({ uid: 1000, gid: 1000 });
+    const { code, stderr } = await finished(shellIn(at(index), `exec cat ${GATE}`));
+    t.equal(code, 1);
+    t.match(stderr, /Permission denied/);
+    t.equal(waiting.isManned, false);
   });
 
   await t.test('when it is removed the wait fails', async (t) => {

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
 import { BridgeError } from '#bridge/wire/errors.js';
-import { finished } from '#test/support/installation.js';
+import { eventually, finished } from '#test/support/installation.js';
 import { needsFuse } from '#test/support/machine.js';
 import { FakeRuntime, runIn, TestMount } from '#test/support/mounted.js';
 
@@ -121,6 +121,7 @@ import os, threading, time
 fd = os.open('output.json', os.O_WRONLY | os.O_CREAT); os.write(fd, b'1'); copy = os.dup(fd)
 threading.Thread(target=os.close, args=(fd,)).start(); time.sleep(0.2)
 started = time.monotonic(); os.fsync(copy); print(time.monotonic() - started > 0.3)`);
+      await eventually('it closes one', () => runtime.calls.length === 1);
       await sleep(1200);
       open();
       t.equal((await running).stdout, 'True\n');
