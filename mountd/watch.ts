@@ -69,14 +69,22 @@ export class Watch {
     return await Promise.all(wanted.map(async (one) => await this.#usage(one)));
   }
 
-  async #usage(one: MountdStatus['executions'][number]): Promise<ExecutionUsage> {
-    const found = this.#containers.get(one.executionId);
+  async #usage({
+    executionId,
+    runtime,
+    startedAt,
+    script,
+  }: MountdStatus['executions'][number]): Promise<ExecutionUsage> {
+    const found = this.#containers.get(executionId);
     const [container, tree] = await Promise.all([
       found?.usage(),
       found && this.#mount.usageOf(found.place).catch(() => undefined), // removed meanwhile
     ]);
     return {
-      ...one,
+      executionId,
+      runtime,
+      startedAt,
+      script,
       at: Date.now(),
       container: container ?? null,
       operations: tree?.operations ?? null,

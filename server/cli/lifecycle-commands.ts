@@ -201,12 +201,13 @@ function mountdLines({
   mount,
   driver,
   link,
+  waiting = 0,
   executions,
   prepared = [],
 }: MountdStatus): string {
   const connected = link.connected ? 'connected' : `not connected: ${link.problem ?? 'unknown'}`;
   return [
-    `mountd  up as process ${pid}, mount ${mount} (driver ${driver}), ${connected}`,
+    `mountd  up as process ${pid}, mount ${mount} (driver ${driver}), ${connected}${waiting === 0 ? '' : `; containers that wait for a script: ${waiting}`}`,
     ...executions.map(
       ({ executionId, runtime, startedAt, script }) =>
         `        ${executionId}  ${runtime}  ${script}  since ${new Date(startedAt).toISOString()}`,
