@@ -6,7 +6,7 @@ import t from 'tap';
 const SKIP = 'CRONIUM_SKIP_MACHINE_TESTS';
 
 /** Containers start in a fraction of a second, but a loaded machine takes its time; a test that hangs ends here. */
-const TIMEOUT_MS = 300_000;
+const TIMEOUT_MS = 900_000;
 t.setTimeout(TIMEOUT_MS); // of the file as a whole: tap's own 30 s are for unit tests
 
 interface TestOptions {

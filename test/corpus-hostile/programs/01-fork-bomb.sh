@@ -1,7 +1,7 @@
 # Tries: a fork bomb, to take every process number and all of the processor.
 # Outcome: timed-out 137|failed 254|timed-out 143|killed 137
 # Stderr: fork: (retry: )?Resource temporarily unavailable
-# Options: --timeout 4s
+# Options: --timeout 10s
 bomb() { bomb | bomb & }
 bomb
 wait

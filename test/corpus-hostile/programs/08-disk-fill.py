@@ -1,6 +1,7 @@
 # Tries: the disk of the host, by written bytes, by fallocate(2), and by a file without a name.
 # Outcome: succeeded 0
 # Stdout: ^write: (ENOSPC|EDQUOT) at 1 GiB or less\nfallocate: (ENOSPC|EDQUOT)\nO_TMPFILE: (ENOSPC|EDQUOT)\nroom again\n$
+# Warnings: ^Warning: a write was refused for want of room: .*$
 # Options: --timeout 90s
 import errno
 import os

@@ -1,6 +1,7 @@
 # Tries: the inodes of the host, by empty files, and by hard links, which are names without inodes.
 # Outcome: succeeded 0
 # Stdout: ^(ENOSPC|EDQUOT) below 100001 files\n(ENOSPC|EDQUOT|EMLINK) below 100001 links\n$
+# Warnings: ^Warning: a write was refused for want of room: .*$
 # Options: --timeout 150s
 # Alone: the host creates and removes 200,000 names for it
 import errno

@@ -2,6 +2,7 @@
 # Outcome: succeeded 0
 # Stdout: ^all \d+ as they should be\n$
 # Uses: attempts
+# Warnings: ^Warning: a write was refused for want of room: .*$
 # Options: --timeout 60s
 os.close(os.open('x', os.O_CREAT | os.O_WRONLY))
 attempt('64 KiB and a byte', lambda: os.setxattr('x', 'user.a', bytes(65537)), 'E2BIG')
