@@ -7,6 +7,8 @@ import type { JournalRecord } from './journal-file.js';
 import { DOCUMENT_BYTES_MAX, type RegularFile } from './regular-file.js';
 import type { Tree } from './tree.js';
 
+const FULL = `Warning: output.json has ${DOCUMENT_BYTES_MAX} bytes, which is the most it may have: whatever was written beyond them was refused`;
+
 /** output.json: any valid JSON is the execution's output, the last close wins. */
 export class OutputDocument extends BaseDocument {
   readonly #runtime: Runtime;
@@ -37,6 +39,8 @@ export class OutputDocument extends BaseDocument {
         // A name that leads elsewhere now, through a symbolic link: what was stored of that file once was not the last.
         if (!this.isDirty(file) && this.isNews(file)) this.markDirty(file);
         if (this.isPending(file) && !(await this.commitAtEnd(file))) await this.#spoilt(file);
+        // A number that was cut is still one. Whoever did not look at the error of his write hears of it here.
+        if (file.size === DOCUMENT_BYTES_MAX) this.warn(FULL);
       }
     } catch {
       // A commit that failed has warned when it happened.

@@ -100,5 +100,28 @@ except OSError as e:
     t.match(other, { status: 'failed', exitCode: 3, warnings: [] });
   });
 
+  await t.test(
+    'a number that was cut at the largest size of an output comes with a warning',
+    async (t) => {
+      const run = await cronium.run(
+        'py',
+        `
+import os
+fd = os.open('output.json', os.O_CREAT | os.O_WRONLY)
+try:
+    for _ in range(12):
+        os.write(fd, b'1' * (1 << 20))
+except OSError as e:
+    print(e.errno)
+os.close(fd)
+`,
+      );
+      t.match(run, { status: 'succeeded', stdout: '27\n' });
+      t.match(run.warnings, [
+        /^Warning: output.json has 10485760 bytes, which is the most it may have/,
+      ]);
+    },
+  );
+
   await isClean(t, cronium);
 });
