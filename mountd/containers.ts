@@ -96,6 +96,13 @@ export interface ContainerNetwork {
   readonly hosts: readonly string[];
 }
 
+export interface ImageFacts {
+  /** The engine's, of what the name means now. */
+  readonly id: string;
+  /** It runs a program of its own before the one it is asked to run. */
+  readonly hasEntrypoint: boolean;
+}
+
 export interface Exit {
   readonly code: number;
   readonly oomKilled: boolean;
@@ -135,10 +142,12 @@ export class Containers {
     this.#docker = new Docker({ socketPath });
   }
 
-  /** The id of an image. @throws BridgeError `unavailable` when no engine answers, `not_found` when it has no such image */
-  async imageId(image: string): Promise<string> {
+  /** @throws BridgeError `unavailable` when no engine answers, `not_found` when it has no such image */
+  async image(image: string): Promise<ImageFacts> {
     try {
-      return (await orLate(this.#docker.getImage(image).inspect(), ANSWER_MS)).Id;
+      const { Id, Config } = await orLate(this.#docker.getImage(image).inspect(), ANSWER_MS);
+      const entrypoint = Config.Entrypoint ?? [];
+      return { id: Id, hasEntrypoint: entrypoint.length > 0 };
     } catch (error) {
       if (statusOf(error) === 404)
         throw new BridgeError(
@@ -403,6 +412,11 @@ export class RunningContainer implements AsyncDisposable {
       ? Promise.resolve()
       : Promise.race([once(raw, 'end'), once(raw, 'close')]).catch(() => {});
     this.#engine = engine;
+  }
+
+  /** Whether what it prints still comes here. */
+  get isHeard(): boolean {
+    return !this.#raw.destroyed && !this.#raw.readableEnded;
   }
 
   /** How the first process ended. @throws ContainerLost when nobody can say */

@@ -204,7 +204,9 @@ export class Executions implements AsyncDisposable {
     const { memoryBytes, cpus, logBytesMax = LOG_BYTES_MAX } = record.request;
     const image = record.request.image ?? LAUNCH[runtime].image;
     await using network = this.#options.egress.forRun(executionId, record.request.egress);
-    const imageId = isResumed ? image : await containers.imageId(image);
+    const { id: imageId, hasEntrypoint } = isResumed
+      ? { id: image, hasEntrypoint: true }
+      : await containers.image(image);
     if (!isResumed) await network.resolve();
 
     const event = eventDocument(record);
@@ -229,7 +231,8 @@ export class Executions implements AsyncDisposable {
     this.#running.set(executionId, shown);
     try {
       const kind = { imageId, memoryBytes, cpus };
-      const canBeWarm = !isResumed && record.request.egress === undefined;
+      // An entry point would run before there is anything to find.
+      const canBeWarm = !isResumed && !hasEntrypoint && record.request.egress === undefined;
       await using waiting = canBeWarm ? warm.take(kind) : undefined;
       // Starting another one takes from what this one has of the machine: it shall not begin with that.
       using _ahead = canBeWarm ? after(AHEAD_MS, () => warm.used(kind)) : undefined;
@@ -400,7 +403,12 @@ export class Executions implements AsyncDisposable {
     const place = placeOf(record);
     if (isResumed) {
       const container = await containers.resume(place);
-      if (container !== undefined) return container;
+      if (container !== undefined) {
+        // Another process may have to go on with it in turn.
+        const startedAt = record.startedAt ?? Date.now();
+        if (record.isStarted === undefined) this.#write(record, { startedAt, isStarted: true });
+        return container;
+      }
       const wasWarm = record.place !== undefined && record.startedAt !== undefined;
       if (record.isStarted === true || wasWarm) throw new Lost('somebody removed its container');
     }
@@ -416,8 +424,15 @@ export class Executions implements AsyncDisposable {
     const source = join(mountPoint, place);
     const limits = { memoryBytes, cpus, network: opened };
     const spec = { place, image, command, env, source, hostsFile, uid, gid, ...limits };
-    const container = warm ?? (await containers.start(spec, isResumed));
-    this.#write(record, { isStarted: true });
+    // The name of one that is being removed is free in a moment.
+    const mayBeUnderWay = isResumed || waiting !== undefined;
+    const container = warm ?? (await containers.start(spec, mayBeUnderWay));
+    try {
+      this.#write(record, { isStarted: true });
+    } catch (error) {
+      await container[Symbol.asyncDispose](); // a full disk
+      throw error;
+    }
     return container;
   }
 

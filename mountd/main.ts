@@ -304,7 +304,7 @@ async function serve({ takeOver }: Go): Promise<number> {
   // A server that is away now is not waited for as long as by a script: containers and the mount have to go first.
   setTimeout(() => void link[Symbol.asyncDispose](), LINK_LEFT_MS).unref();
   // First of all, while whoever asked for a run can still be told how it ended.
-  await Promise.all([runs[Symbol.asyncDispose](), volumes[Symbol.asyncDispose]()]);
+  await Promise.all([runs, volumes, warm].map(async (one) => await one[Symbol.asyncDispose]()));
   return code;
 }
 

@@ -13,6 +13,9 @@ const IDLE_MS = 10 * 60_000;
 /** From its start to the gate it takes milliseconds; on a machine that is busy, seconds. */
 const REACHED_MS = 30_000;
 
+/** At the end, for one that is being started. */
+const CLOSE_MS = 5_000;
+
 /** What cannot be changed any more once a container runs. */
 export interface ContainerKind {
   /** The engine's id: a tag may come to mean another image. */
@@ -62,6 +65,8 @@ export class WarmContainer implements AsyncDisposable {
   async go(): Promise<RunningContainer> {
     const container = this.#container;
     if (container === undefined) throw new BridgeError('unavailable', 'its container is in use');
+    // Docker was restarted meanwhile, and let it live: nobody would hear its script.
+    if (!container.isHeard) throw new BridgeError('unavailable', 'its output is lost');
     await this.#mount.openGate(this.place);
     this.#container = undefined;
     return container;
@@ -72,7 +77,7 @@ export class WarmContainer implements AsyncDisposable {
     this.#container = undefined;
     if (container === undefined) return;
     await container[Symbol.asyncDispose]();
-    await this.#mount.removeTree(this.place);
+    await this.#mount.removeTree(this.place).catch(() => {}); // whoever serves the mount has died, and says so
   }
 }
 
@@ -128,7 +133,8 @@ export class WarmContainers implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isClosed = true;
     clearTimeout(this.#idle);
-    await this.#filled;
+    // One that Docker is slow to start is removed by the next process.
+    await Promise.race([this.#filled, sleep(CLOSE_MS, undefined, { ref: false })]);
     await Promise.all(this.#waiting.splice(0).map(async (one) => await one[Symbol.asyncDispose]()));
   }
 
@@ -195,7 +201,7 @@ export class WarmContainers implements AsyncDisposable {
       const container = await containers
         .start({ place, image: imageId, command, env, source, hostsFile, uid, gid, ...limits })
         .catch(async (error: unknown) => {
-          await mount.removeTree(place);
+          await mount.removeTree(place).catch(() => {});
           throw error;
         });
       const one = new WarmContainer(place, kind, container, mount);

@@ -3,6 +3,7 @@ import { ENOSPC, EINTR as INTERRUPTED } from '#bridge/vfs/fs-error.js';
 import { uniqueOf } from '#bridge/vfs/journal.js';
 import { fateOf } from '#bridge/vfs/process-family.js';
 import type { Volume } from '#bridge/vfs/volume.js';
+import { BridgeError } from '#bridge/wire/errors.js';
 import {
   IN,
   INIT_BITS,
@@ -413,7 +414,9 @@ export class FuseSession implements Driver {
 
   #errno(error: unknown, opcode: number, node: number): number {
     const errno = errnoFor(error, nameOf(opcode), this.#log);
-    if (errno === ENOSPC.errno) this.#volume.inodes.get(node)?.tree.roomRefused();
+    // The server's store can be full, too: that is not the execution's room.
+    if (errno === ENOSPC.errno && !(error instanceof BridgeError))
+      this.#volume.inodes.get(node)?.tree.roomRefused();
     return errno;
   }
 

@@ -85,8 +85,8 @@ export class ExecutionTree implements AsyncDisposable {
       const root = new ExecutionDirectory(tree, spec, volume.root);
       addScratch(root, spec);
       const execution = ExecutionTree.#fill(volume, root, spec, runtime);
-      volume.root.add(spec.id, root);
       if (isJournaled) execution.#journal();
+      volume.root.add(spec.id, root);
       return execution;
     } catch (error) {
       void volume.background(async () => await tree.dispose());

@@ -45,9 +45,14 @@ export class WaitingTree implements AsyncDisposable {
     this.root = new ExecutionDirectory(tree, spec, volume.root);
     const gate = new GateFile(tree, spec);
     this.#gate = gate;
-    for (const file of spec.files) putFile(this.root, file, spec);
-    place(this.root, spec.gate, gate);
-    addScratch(this.root, spec);
+    try {
+      for (const file of spec.files) putFile(this.root, file, spec);
+      place(this.root, spec.gate, gate);
+      addScratch(this.root, spec);
+    } catch (error) {
+      void volume.background(async () => await tree.dispose());
+      throw error;
+    }
     this.reached = new Promise((resolve) => {
       gate.onReached = resolve;
     });

@@ -14,6 +14,8 @@ class Machine {
   atOnce = 0;
   mostAtOnce = 0;
   failure: Error | undefined;
+  isHeard = true;
+  treesCannotBeRemoved = false;
 
   readonly mount = {
     createWaitingTree: async ({ id }: { id: string }) => {
@@ -24,6 +26,7 @@ class Machine {
       this.opened.push(id);
     },
     removeTree: async (id: string) => {
+      if (this.treesCannotBeRemoved) throw new Error('the file system has ended');
       this.trees.delete(id);
     },
   };
@@ -42,6 +45,7 @@ class Machine {
       });
       this.running.set(place, { image, end });
       return {
+        isHeard: this.isHeard,
         exit: async () => ({ code: await exited, oomKilled: false }),
         [Symbol.asyncDispose]: async () => {
           this.running.delete(place);
@@ -160,6 +164,27 @@ void t.test('when nothing is run for a while none waits', async (t) => {
   await eventually('one waits', () => warm.count === 1);
   await eventually('none does', () => machine.running.size + machine.trees.size === 0);
   t.equal(machine.starts, 1);
+});
+
+void t.test('one whose output is lost is not used', async (t) => {
+  const machine = new Machine();
+  machine.isHeard = false;
+  await using warm = machine.warm(1);
+  warm.used(kind('a'));
+  await eventually('it waits', () => warm.count === 1);
+  await using taken = warm.take(kind('a'));
+  await t.rejects(async () => await taken?.go(), /its output is lost/);
+  t.same(machine.opened, []);
+});
+
+void t.test('when the file system has died they go all the same', async (t) => {
+  const machine = new Machine();
+  const warm = machine.warm(2);
+  warm.used(kind('a'));
+  await eventually('it waits', () => warm.count === 1);
+  machine.treesCannotBeRemoved = true;
+  await warm[Symbol.asyncDispose]();
+  t.equal(machine.running.size, 0);
 });
 
 void t.test('at the end all go, also one that is being started', async (t) => {
