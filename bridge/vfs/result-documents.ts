@@ -40,7 +40,7 @@ export class OutputDocument extends BaseDocument {
         if (!this.isDirty(file) && this.isNews(file)) this.markDirty(file);
         if (this.isPending(file) && !(await this.commitAtEnd(file))) await this.#spoilt(file);
         // A number that was cut is still one. Whoever did not look at the error of his write hears of it here.
-        if (file.size === DOCUMENT_BYTES_MAX) this.warn(FULL);
+        else if (file.size === DOCUMENT_BYTES_MAX) this.warn(FULL);
       }
     } catch {
       // A commit that failed has warned when it happened.

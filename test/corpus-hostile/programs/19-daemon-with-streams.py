@@ -1,7 +1,7 @@
 # Tries: to keep its run from ending by a daemon that holds its output and ignores SIGTERM.
 # Outcome: timed-out 137
 # Stdout: ^parent ends\n$
-# Options: --timeout 2s
+# Options: --timeout 5s
 import os
 import signal
 import time

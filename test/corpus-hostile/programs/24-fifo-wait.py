@@ -1,6 +1,6 @@
 # Tries: to wait in a call that nothing will end: open(2) of a FIFO, with SIGTERM blocked.
 # Outcome: timed-out 137
-# Options: --timeout 1s
+# Options: --timeout 5s
 import os
 import signal
 
