@@ -195,7 +195,9 @@ void t.test('what a script may not ask the kernel', options, async (t) => {
     );
     t.same(
       // Docker tells them in any order.
-      Mounts.map(({ Destination, RW, Propagation }) => [Destination, RW, Propagation]).sort(),
+      Mounts.map(({ Destination, RW, Propagation }) => [Destination, RW, Propagation]).sort(
+        ([a = ''], [b = '']) => (a < b ? -1 : 1),
+      ),
       [
         ['/cronium', true, 'rprivate'],
         ['/etc/hosts', false, 'rprivate'],
