@@ -40,7 +40,7 @@ const SECCOMP_FILE = fileURLToPath(new URL('../../../images/seccomp.json', impor
 const SCRIPT_UID = 1000;
 const SCRIPT_GID = 1000;
 
-/** Containers that wait: the next two scripts of one kind start at once. Each has about a MiB, and 10 MiB of Docker's. */
+/** Containers that wait: the next two scripts of one kind start at once. Each has less than a MiB, and 13 MiB of Docker's. */
 const WARM = 2;
 
 export interface UpOptions {
