@@ -98,6 +98,36 @@ void t.test('containers that wait', options, async (t) => {
     t.equal(outputs.size, 1, [...outputs].join());
   });
 
+  await t.test('an image with an entry point of its own is not started ahead', async (t) => {
+    // The entry point looks for the input, which a container that waits has not.
+    const image = 'cronium-test-entry-point:latest';
+    const before = await docker.createContainer({ Image: 'cronium-bash:latest', Cmd: ['true'] });
+    const made = (await before.commit({
+      repo: 'cronium-test-entry-point',
+      tag: 'latest',
+      changes:
+        'ENTRYPOINT ["/bin/sh", "-c", "cat /cronium/work/input.json; exec \\"$0\\" \\"$@\\""]',
+    })) as { Id: string };
+    await before.remove();
+    try {
+      for (let i = 0; i < 3; i++) {
+        const run = await cronium.run(
+          'sh',
+          'echo; echo ran',
+          '--image',
+          image,
+          '--input',
+          `[${i}]`,
+        );
+        t.match(run, { status: 'succeeded', stdout: `[${i}]\nran\n` }, run.stderr);
+        t.equal(isWarm(run.executionId), false);
+        await sleep(1500); // long enough for one to be started ahead, if one were
+      }
+    } finally {
+      await docker.getImage(made.Id).remove({ force: true });
+    }
+  });
+
   await t.test('its time begins with its script', async (t) => {
     await warmRun('sh', 'true');
     await cronium.waiting(2);
